@@ -1,0 +1,23 @@
+"""Files that ship with the package: variants and search spaces, at the top level of a checkout or inside the wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder of shipped `variants` or `search` spaces."""
+    inside = _PACKAGE / "_shipped" / kind
+    return inside if inside.is_dir() else _PACKAGE.parent / kind
+
+
+def shipped_names(kind: str) -> list[str]:
+    """The names of what ships, without `.yaml`."""
+    return sorted(path.stem for path in shipped_folder(kind).glob("*.yaml"))
+
+
+def shipped_file(kind: str, name: str) -> Path | None:
+    """The file of a shipped name, or None if nothing by that name ships."""
+    return shipped_folder(kind) / f"{name}.yaml" if name in shipped_names(kind) else None
