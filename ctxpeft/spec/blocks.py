@@ -1,0 +1,156 @@
+"""Abstract specs of the block families: what a kind must declare so that the algebra can check and build it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from ctxpeft.spec.base import BlockSpec
+from ctxpeft.spec.registry import Kinds
+
+if TYPE_CHECKING:
+    import torch
+
+Per = Literal["query_head", "kv_head", "layer"]
+Normalizer = Literal["none", "sum", "softmax"]
+
+
+@dataclass(frozen=True)
+class SiteShape:
+    """What a block needs to know of the place it serves; read from the host's weights, per layer.
+
+    query_heads, kv_heads: heads at the site (1 and 1 at the one-head sites); heads: the query heads in scope;
+    source_width: width of the query source; value_width: width of what is merged; scaling: the factor on content
+    scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream.
+    """
+
+    query_heads: int
+    kv_heads: int
+    heads: tuple[int, ...]
+    source_width: int
+    value_width: int
+    hidden_width: int
+    scaling: float
+    softcap: float | None
+    dtype: torch.dtype
+    device: torch.device
+
+    def groups(self, per: Per) -> int:
+        """How many sets of parameters a block has when it is shared per query head, kv head or layer."""
+        return len(set(self.group_of_heads(per)))
+
+    def group_of_heads(self, per: Per) -> list[int]:
+        """The parameter set of each query head in scope, numbered in order of first use."""
+        repeat = self.query_heads // self.kv_heads
+        raw = {
+            "query_head": list(self.heads),
+            "kv_head": [h // repeat for h in self.heads],
+            "layer": [0] * len(self.heads),
+        }[per]
+        order: dict[int, int] = {}
+        return [order.setdefault(g, len(order)) for g in raw]
+
+
+class FeatureMapSpec(BlockSpec):
+    """phi: R^d -> R^w. Declares its sign (`positive` maps can be normalised and can compete inside)."""
+
+    family: ClassVar[str] = "feature_map"
+    sign: ClassVar[Literal["positive", "signed"]] = "signed"
+    bounded: ClassVar[bool] = False
+    learned: ClassVar[bool] = False
+
+    @abstractmethod
+    def out_width(self, width: int) -> int:
+        """Width of phi(x) for an input of the given width."""
+
+    @abstractmethod
+    def build(self, width: int, groups: int) -> torch.nn.Module:
+        """Module mapping (..., G, N, width) to (..., G, N, out_width); G is 1 or `groups`."""
+
+
+class InitSpec(BlockSpec):
+    """How a memory's parameters begin."""
+
+    family: ClassVar[str] = "init"
+
+    def is_zero(self) -> bool:
+        """Whether every entry starts at exactly zero."""
+        return False
+
+    @abstractmethod
+    def fill_(self, tensor: torch.Tensor) -> None:
+        """Fill a parameter in place."""
+
+
+class ParameterizationSpec(BlockSpec):
+    """How slot keys and values come from parameters."""
+
+    family: ClassVar[str] = "parameterization"
+    per_kv_head_only: ClassVar[bool] = False
+    head_site_only: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(
+        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
+    ) -> torch.nn.Module:
+        """Module whose call returns K (G, P, d) and V (G, P, dv)."""
+
+
+class MemorySpec(BlockSpec):
+    """What is asked. Declares which feature map, normaliser and placement it can take."""
+
+    family: ClassVar[str] = "memory"
+
+    @abstractmethod
+    def feature_map_use(self) -> Literal["required", "forbidden"]:
+        """Whether the read goes through phi."""
+
+    @abstractmethod
+    def mass(self) -> Literal["always", "positive_map", "never"]:
+        """When the read has a mass, so that it can compete inside: always, only under a positive phi, or never."""
+
+    @abstractmethod
+    def normalizers(self) -> tuple[Normalizer, ...]:
+        """Normalisers legal outside; the first is the default."""
+
+    @abstractmethod
+    def zero_read_at_init(self) -> bool:
+        """Whether the read is exactly zero at init."""
+
+    @abstractmethod
+    def build(
+        self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
+    ) -> torch.nn.Module:
+        """Module that reads the memory; see `ctxpeft.blocks.memory.base`."""
+
+
+class GateSpec(BlockSpec):
+    """g. Outside it multiplies as the merge says; inside it acts `on` the slot mass or on the prefix weight rho."""
+
+    family: ClassVar[str] = "gate"
+
+    on: Literal["weight", "mass"] = "weight"
+
+    def is_zero_at_init(self) -> bool:
+        """Whether g is exactly zero at init."""
+        return False
+
+    def is_positive(self) -> bool:
+        """Whether g > 0 always, as a gate on the mass needs."""
+        return False
+
+    def per_channel(self) -> bool:
+        """Whether g has one value a channel; such a gate cannot act on a softmax weight."""
+        return False
+
+    @abstractmethod
+    def build(self, shape: SiteShape) -> torch.nn.Module:
+        """Module that maps a Capture to g, as (B or 1, H or 1, T or 1, 1 or dv); None is g = 1."""
+
+
+FeatureMap = Annotated[FeatureMapSpec, Kinds("feature_map")]
+Init = Annotated[InitSpec, Kinds("init")]
+Parameterization = Annotated[ParameterizationSpec, Kinds("parameterization")]
+Memory = Annotated[MemorySpec, Kinds("memory")]
+Gate = Annotated[GateSpec, Kinds("gate")]

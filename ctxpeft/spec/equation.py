@@ -1,0 +1,190 @@
+"""A variant as the line one would write on a blackboard: `o ← o + elu(q)ᵀ M`.
+
+Notation: o content output, L its log-mass, q the query (x the hidden state), K and V slot keys and values, M a matrix,
+b a vector, g a gate, ρ the weight of the memory, σ the logistic function. Each symbol is per head unless the spec
+shares it.
+"""
+
+from __future__ import annotations
+
+from ctxpeft.spec.blocks import FeatureMapSpec, GateSpec
+from ctxpeft.spec.module import ModuleSpec
+from ctxpeft.spec.peft import PeftSpec
+from ctxpeft.spec.query import QuerySpec
+from ctxpeft.spec.scope import LayerRange, Scope
+from ctxpeft.spec.variant import Variant
+
+SOURCES = {"rotated": "q", "unrotated": "q̄", "hidden": "x", "output": "o"}
+PEFT = {
+    "LORA": "W ← W + (α/r) B A",
+    "ADALORA": "W ← W + P Λ Q",
+    "IA3": "y ← l ⊙ y",
+    "LN_TUNING": "the parameters of the layer norms are trained",
+    "VERA": "W ← W + Λ_b B Λ_d A",
+    "LOHA": "W ← W + (B₁ A₁) ⊙ (B₂ A₂)",
+    "LOKR": "W ← W + C ⊗ (B A)",
+    "OFT": "W ← R W",
+    "BOFT": "W ← R W",
+    "HRA": "W ← W H₁ ⋯ H_r",
+    "FOURIERFT": "W ← W + F⁻¹(C)",
+}
+
+
+def variant_equations(variant: Variant) -> list[str]:
+    """One line a module, in order; one line for a wrapped PEFT tuner."""
+    if variant.peft is not None:
+        return [_peft(variant.peft)]
+    return [module_equation(module) for module in variant.modules]
+
+
+def module_equation(module: ModuleSpec) -> str:
+    """The merge of one module, then what its symbols stand for, then where it acts if that is not everywhere."""
+    parts = _inside(module) if module.placement == "inside" else _outside(module)
+    if _query(module.query) == "q'":
+        parts.append(f"q' = {_query(module.query, spelled=True)}")
+    return ", ".join(parts) + _where(module)
+
+
+def _outside(module: ModuleSpec) -> list[str]:
+    gate, meaning = _gate(module.gate, module.query)
+    factor = "" if gate == "1" else f"{gate} ⊙ " if module.gate.per_channel() else f"{gate} "
+    if module.merge == "scale":
+        line = f"o ← {factor}o"
+    elif module.merge == "mix":
+        constant = getattr(module.gate, "value", None) if module.gate.kind == "constant" else None
+        rest = f"(1 − {gate})" if constant is None else f"{1 - constant:g}"
+        line = f"o ← {rest} o + {factor}{_read(module)}"
+    else:
+        line = f"o ← o + {factor}{_read(module)}"
+    return [line, *meaning]
+
+
+def _inside(module: ModuleSpec) -> list[str]:
+    numerator, mass = _numerator_and_mass(module)
+    gate, meaning = _gate(module.gate, module.query)
+    if module.merge == "compete" and gate == "1" and module.memory.kind == "matrix":
+        return [f"o ← (e^L o + {numerator}) / (e^L + {mass})"]
+    log_mass = "l + log n + b" if module.merge == "compete_length" else "l"
+    if module.gate.on == "mass" and gate != "1":
+        log_mass += f" + log {gate}"
+    weight = "" if module.gate.on == "mass" or gate == "1" else f"{gate} "
+    lines = [f"o ← (1 − ρ) o + ρ {_normalised(module, numerator, mass)}", f"ρ = {weight}σ({log_mass} − L)"]
+    lines.append(f"l = log {mass}" if module.memory.kind != "vector" else "l = ζ")
+    if module.merge == "compete_length":
+        lines.append("n = number of visible content keys")
+    return [*lines, *meaning]
+
+
+def _read(module: ModuleSpec) -> str:
+    """The read r of an outside module."""
+    numerator, mass = _numerator_and_mass(module)
+    if module.normalizer == "softmax":
+        return _normalised(module, numerator, mass)
+    return f"({numerator}) / ({mass})" if module.normalizer == "sum" else numerator
+
+
+def _normalised(module: ModuleSpec, numerator: str, mass: str) -> str:
+    """The read divided by its mass."""
+    kind = module.memory.kind
+    if kind == "slots" and getattr(module.memory, "score", "softmax") == "softmax":
+        return f"softmax({_query(module.query)} Kᵀ/√d) V"
+    return "b" if kind == "vector" else f"({numerator}) / ({mass})"
+
+
+def _numerator_and_mass(module: ModuleSpec) -> tuple[str, str]:
+    memory, query = module.memory, _query(module.query)
+    if memory.kind == "matrix":
+        phi = _phi(module.feature_map, query)
+        form = getattr(memory, "form", "full")
+        read = {"full": f"{phi}ᵀ M", "low_rank": f"{phi}ᵀ A B", "diagonal": f"{phi} ⊙ m"}[form]
+        return read, f"{phi}ᵀ z"
+    if memory.kind == "slots":
+        score = getattr(memory, "score", "softmax")
+        if score == "kernel":
+            phi, keys = _phi(module.feature_map, query), _phi(module.feature_map, "K")
+            return f"{phi}ᵀ {keys}ᵀ V", f"Σⱼ {phi}ᵀ {_phi(module.feature_map, 'kⱼ')}"
+        if score == "relu":
+            return f"relu({query} Kᵀ/√d) V", ""
+        return f"{score}({query} Kᵀ/√d) V", f"Σⱼ exp({query}ᵀ kⱼ/√d)"
+    if memory.kind == "vector":
+        return "b", "e^ζ"
+    return f"{memory.kind}({query})", f"mass({query})"
+
+
+def _phi(feature_map: FeatureMapSpec | None, argument: str) -> str:
+    """The map applied to its argument."""
+    if feature_map is None or feature_map.kind == "identity":
+        return argument
+    if feature_map.kind == "one":
+        return "1"
+    if feature_map.kind == "projection":
+        bias = " + c" if getattr(feature_map, "bias", True) else ""
+        return f"{getattr(feature_map, 'activation', 'f')}({argument} W{bias})"
+    return f"{feature_map.kind}({argument})"
+
+
+def _query(query: QuerySpec, spelled: bool = False) -> str:
+    """The name of the query, `q'` where it is more than its source; or what `q'` stands for."""
+    symbol = SOURCES[query.source or "rotated"]
+    text = {"none": symbol, "rms": f"rms({symbol})", "l2": f"{symbol}/‖{symbol}‖"}[query.norm]
+    text += {"none": "", "inverse_sqrt": " d^(−1/2)", "inverse_fourth_root": " d^(−1/4)"}[query.scale]
+    if query.learned_temperature:
+        text += " / τ"
+    elif query.temperature != 1.0:
+        text += f" / {query.temperature:g}"
+    if spelled:
+        return text
+    return symbol if text == symbol else "q'"
+
+
+def _gate(gate: GateSpec, query: QuerySpec) -> tuple[str, list[str]]:
+    """How a gate is written in the equation, and what must be said beside it."""
+    if gate.kind == "none":
+        return "1", []
+    if gate.kind == "constant":
+        return f"{getattr(gate, 'value', 'g'):g}", []
+    activation = str(getattr(gate, "activation", ""))
+    if gate.kind == "scalar" and activation:
+        return "g", [f"g = {_activated(activation, 'a')}"]
+    if gate.kind == "token" and activation:
+        source = str(getattr(gate, "source", "query"))
+        looked_at = {"query": _query(query), "hidden": "x", "output": "o", "log_mass": "L"}[source]
+        return "g", [f"g = {_activated(activation, f'wᵀ{looked_at} + c')}"]
+    return "g", [f"g = {gate.kind}"]
+
+
+def _activated(activation: str, argument: str) -> str:
+    return {
+        "tanh": f"tanh({argument})",
+        "sigmoid": f"σ({argument})",
+        "linear": argument,
+        "exp": f"exp({argument})",
+    }.get(activation, f"{activation}({argument})")
+
+
+def _where(module: ModuleSpec) -> str:
+    """The site and the scope, where they are not the attention heads of every layer."""
+    parts = {"attention_output": ["after the attention"], "ffn": ["beside the FFN"]}.get(module.site, [])
+    parts += [text for text in (_layers(module.scope), _heads(module.scope)) if text]
+    return f"   [{', '.join(parts)}]" if parts else ""
+
+
+def _layers(scope: Scope) -> str:
+    if isinstance(scope.layers, LayerRange):
+        found = scope.layers
+        if found.every is not None:
+            return f"every {found.every}th layer from the last" if found.every > 1 else ""
+        return f"first {found.first} layers" if found.first is not None else f"last {found.last} layers"
+    return "" if scope.layers == "all" else f"layers {', '.join(map(str, scope.layers))}"
+
+
+def _heads(scope: Scope) -> str:
+    return "" if scope.heads == "all" else f"heads {', '.join(map(str, scope.heads))}"
+
+
+def _peft(peft: PeftSpec) -> str:
+    equation = PEFT.get(peft.peft_type, peft.peft_type)
+    targets = peft.arguments().get("target_modules")
+    if not targets:
+        return equation
+    return f"{equation}   [{', '.join(map(str, targets)) if isinstance(targets, list) else targets}]"

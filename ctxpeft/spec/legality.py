@@ -1,0 +1,190 @@
+"""The table of legal combinations. Whatever is not refused here has a meaning and a law.
+
+Each row has an id, the reason a user reads, and a predicate that is true when a module breaks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctxpeft.spec.module import ModuleSpec
+
+INSIDE_MERGES = ("compete", "compete_length")
+OUTSIDE_MERGES = ("add", "mix", "scale")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: `key` is the key path a message points at."""
+
+    id: str
+    key: str
+    reason: str
+    broken: Callable[[ModuleSpec], bool]
+
+
+def _has_mass(m: ModuleSpec) -> bool:
+    mass = m.memory.mass()
+    return mass == "always" or (
+        mass == "positive_map" and m.feature_map is not None and m.feature_map.sign == "positive"
+    )
+
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "merge-of-inside",
+        "merge",
+        "placement 'inside' merges by 'compete' or 'compete_length'",
+        lambda m: m.placement == "inside" and m.merge not in INSIDE_MERGES,
+    ),
+    Row(
+        "merge-of-outside",
+        "merge",
+        "placement 'outside' merges by 'add', 'mix' or 'scale'",
+        lambda m: m.placement == "outside" and m.merge not in OUTSIDE_MERGES,
+    ),
+    Row(
+        "inside-needs-a-softmax",
+        "site",
+        "placement 'inside' exists only at site 'head': nowhere else is there a softmax to compete in",
+        lambda m: m.placement == "inside" and m.site != "head",
+    ),
+    Row(
+        "sources-of-one-head-sites",
+        "query.source",
+        "the sites 'attention_output' and 'ffn' offer the sources 'hidden' and 'output'; queries exist at site 'head'",
+        lambda m: m.site != "head" and m.query.source in ("rotated", "unrotated"),
+    ),
+    Row(
+        "heads-of-one-head-sites",
+        "scope.heads",
+        "the sites 'attention_output' and 'ffn' have one head: leave scope.heads at 'all'",
+        lambda m: m.site != "head" and m.scope.heads != "all",
+    ),
+    Row(
+        "scale-has-no-memory",
+        "memory",
+        "merge 'scale' is o <- g * o and takes no memory: write memory: {kind: none}",
+        lambda m: m.merge == "scale" and m.memory.kind != "none",
+    ),
+    Row(
+        "no-memory-only-scales",
+        "memory.kind",
+        "memory 'none' has nothing to read and serves merge 'scale' only",
+        lambda m: m.memory.kind == "none" and m.merge != "scale",
+    ),
+    Row(
+        "scale-and-mix-need-a-gate",
+        "gate",
+        "merges 'mix' and 'scale' are defined by their gate: give one (constant, scalar or token)",
+        lambda m: m.merge in ("mix", "scale") and m.gate.kind == "none",
+    ),
+    Row(
+        "feature-map-required",
+        "feature_map",
+        "this memory is read through a feature map: give feature_map: {kind: ...}",
+        lambda m: m.memory.feature_map_use() == "required" and m.feature_map is None,
+    ),
+    Row(
+        "feature-map-forbidden",
+        "feature_map",
+        "this memory is not read through a feature map: leave feature_map out",
+        lambda m: m.memory.feature_map_use() == "forbidden" and m.feature_map is not None,
+    ),
+    Row(
+        "inside-needs-mass",
+        "feature_map.kind",
+        "placement 'inside' needs a mass: a positive feature map (elu gives 22 % negative masses), slots with score "
+        "'softmax', or a vector",
+        lambda m: m.placement == "inside" and not _has_mass(m),
+    ),
+    Row(
+        "normalizer-is-outside-only",
+        "normalizer",
+        "a normalizer exists only outside: inside, the joint softmax normalises",
+        lambda m: m.placement == "inside" and m.normalizer not in (None, "none"),
+    ),
+    Row(
+        "normalizer-of-memory",
+        "normalizer",
+        "this memory cannot take this normalizer (softmax slots take 'softmax'; kernel slots and matrices 'none' or "
+        "'sum'; everything else 'none')",
+        lambda m: (
+            m.placement == "outside" and m.normalizer is not None and m.normalizer not in m.memory.normalizers()
+        ),
+    ),
+    Row(
+        "sum-needs-positive-map",
+        "normalizer",
+        "normalizer 'sum' divides by phi(q)^T z and needs a positive feature map",
+        lambda m: m.normalizer == "sum" and not _has_mass(m),
+    ),
+    Row(
+        "gate-on-mass-is-inside-only",
+        "gate.on",
+        "a gate acts on the mass only inside; outside there is no mass to gate",
+        lambda m: m.placement == "outside" and m.gate.on == "mass",
+    ),
+    Row(
+        "gate-on-mass-is-positive",
+        "gate",
+        "a gate on the mass adds log g and must be positive: use activation 'sigmoid' or 'exp', or a positive constant",
+        lambda m: m.placement == "inside" and m.gate.on == "mass" and not m.gate.is_positive(),
+    ),
+    Row(
+        "channel-gate-is-outside-only",
+        "gate.per",
+        "a gate per channel cannot act on a softmax weight, which has one value a head",
+        lambda m: m.placement == "inside" and m.gate.per_channel(),
+    ),
+    Row(
+        "length-bias-needs-its-merge",
+        "length_bias",
+        "length_bias is the initial b_h of merge 'compete_length'",
+        lambda m: m.merge != "compete_length" and m.length_bias != 0.0,
+    ),
+    Row(
+        "frozen-projection-at-head",
+        "memory.parameterization",
+        "this parameterization goes through the host's frozen W_K and W_V, which exist at site 'head'",
+        lambda m: m.site != "head" and _parameterization_flag(m, "head_site_only"),
+    ),
+    Row(
+        "frozen-projection-has-head-width",
+        "query.source",
+        "this parameterization gives slot keys of one head's width: ask with source 'rotated' or 'unrotated'",
+        lambda m: _parameterization_flag(m, "head_site_only") and m.query.source not in ("rotated", "unrotated"),
+    ),
+    Row(
+        "log-mass-gate-at-head",
+        "gate.source",
+        "a gate that reads the content log-mass needs a softmax: it exists at site 'head'",
+        lambda m: m.site != "head" and getattr(m.gate, "source", None) == "log_mass",
+    ),
+    Row(
+        "frozen-projection-per-kv-head",
+        "memory.per",
+        "this parameterization gives one set of slots a kv head: per must be 'kv_head'",
+        lambda m: _parameterization_flag(m, "per_kv_head_only") and getattr(m.memory, "per", None) != "kv_head",
+    ),
+    Row(
+        "learned-kernel-shares-its-slots",
+        "phi_per",
+        "kernel slots put their keys through phi too: a learned feature map must be shared as the slots are (phi_per = "
+        "memory.per)",
+        lambda m: (
+            m.memory.kind == "slots"
+            and m.memory.feature_map_use() == "required"
+            and m.feature_map is not None
+            and m.feature_map.learned
+            and m.phi_per != getattr(m.memory, "per", None)
+        ),
+    ),
+)
+
+
+def _parameterization_flag(m: ModuleSpec, flag: str) -> bool:
+    return bool(getattr(getattr(m.memory, "parameterization", None), flag, False))

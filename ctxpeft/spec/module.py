@@ -1,0 +1,72 @@
+"""One module of a variant: a question, a memory, a merge."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ctxpeft.spec.base import Domain, Spec
+from ctxpeft.spec.blocks import FeatureMap, Gate, Memory, Normalizer, Per
+from ctxpeft.spec.legality import TABLE
+from ctxpeft.spec.query import QuerySpec
+from ctxpeft.spec.scope import Scope
+
+Merge = Literal["compete", "compete_length", "add", "mix", "scale"]
+Site = Literal["head", "attention_output", "ffn"]
+
+
+class ModuleSpec(Spec):
+    """o <- merge(o, L, memory.read(query(source), phi), gate) at one site of the layers in scope.
+
+    placement inside: the memory joins the softmax over the content (merge `compete`, or `compete_length`, which adds
+    log(number of visible content keys) + b_h to its log-mass; `length_bias` is the initial b_h).
+    placement outside: o + g r (`add`), (1-g) o + g r (`mix`), g o (`scale`, no memory).
+    Left out, `merge`, `normalizer` and `query.source` take the only or usual value of their placement, memory and site.
+    """
+
+    placement: Literal["inside", "outside"]
+    merge: Merge | None = None
+    site: Site = "head"
+    query: QuerySpec = QuerySpec()
+    feature_map: FeatureMap | None = None
+    phi_per: Per = "query_head"
+    memory: Memory
+    normalizer: Normalizer | None = None
+    gate: Gate = Field(default_factory=lambda: {"kind": "none"})  # type: ignore[assignment]
+    length_bias: Annotated[float, Domain(-8.0, 2.0)] = 0.0
+    scope: Scope = Scope()
+
+    @field_validator("memory", "gate", "feature_map", mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise PydanticCustomError("kind_as_text", "expected a mapping such as {example}", {"example": "{kind: " + value + "}"})
+        return value
+
+    @model_validator(mode="after")
+    def _resolve_and_check(self) -> ModuleSpec:
+        if self.merge is None:
+            object.__setattr__(self, "merge", "compete" if self.placement == "inside" else "add")
+        if self.query.source is None:
+            source = "rotated" if self.site == "head" else "hidden"
+            object.__setattr__(self, "query", self.query.model_copy(update={"source": source}))
+        for row in TABLE:
+            if row.broken(self):
+                raise PydanticCustomError("illegal_combination", "{reason}", {"reason": row.reason, "key": row.key})
+        if self.normalizer is None:
+            resolved = "none" if self.placement == "inside" else self.memory.normalizers()[0]
+            object.__setattr__(self, "normalizer", resolved)
+        return self
+
+    def needs_mass(self) -> bool:
+        """Whether the read must come with its mass: it competes, or it is normalised."""
+        return self.placement == "inside" or self.normalizer in ("sum", "softmax")
+
+    def identity_at_init(self) -> bool:
+        """Whether attaching the module changes no output, bit for bit: outside/add with a zero read or a zero gate,
+        inside with a zero gate on the weight. Nothing else claims it."""
+        if self.placement == "inside":
+            return self.gate.on == "weight" and self.gate.is_zero_at_init()
+        return self.merge == "add" and (self.memory.zero_read_at_init() or self.gate.is_zero_at_init())

@@ -1,0 +1,81 @@
+"""Where block kinds come from: the entry-point group `ctxpeft.blocks`, our own blocks included.
+
+An entry point is named `<family>.<kind>` and points to a spec class:
+
+    [project.entry-points."ctxpeft.blocks"]
+    "feature_map.elu" = "ctxpeft.blocks.feature_maps.elu:Elu"
+
+A spec file can only choose among installed kinds; it never names code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.spec.base import BlockSpec
+
+GROUP = "ctxpeft.blocks"
+
+
+@cache
+def _entries() -> dict[str, dict[str, EntryPoint]]:
+    families: dict[str, dict[str, EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        family, _, kind = entry.name.partition(".")
+        known = families.setdefault(family, {})
+        if kind in known and known[kind].value != entry.value:
+            raise SpecError(
+                f"two installed packages register the block '{entry.name}': {known[kind].value} and {entry.value}; "
+                "uninstall one of them or rename its kind"
+            )
+        known[kind] = entry
+    return families
+
+
+def families() -> list[str]:
+    """Names of all block families that have at least one installed kind."""
+    return sorted(_entries())
+
+
+@cache
+def kinds(family: str) -> dict[str, type[BlockSpec]]:
+    """All installed kinds of a family, by name. Raises SpecError if an entry point does not hold what it names."""
+    entries = _entries().get(family)
+    if not entries:
+        raise SpecError(f"no block family '{family}' is installed{did_you_mean(family, _entries())}")
+    return {kind: _load(entry, family, kind) for kind, entry in sorted(entries.items())}
+
+
+def _load(entry: EntryPoint, family: str, kind: str) -> type[BlockSpec]:
+    try:
+        cls = entry.load()
+    except Exception as error:  # an import of somebody else's package may fail in any way
+        raise SpecError(
+            f"the block '{entry.name}' ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, BlockSpec)):
+        raise SpecError(f"the block '{entry.name}' ({entry.value}) is not a subclass of BlockSpec")
+    if cls.family != family or cls.model_fields["kind"].default != kind:
+        raise SpecError(
+            f"the block '{entry.name}' ({entry.value}) calls itself "
+            f"'{cls.family}.{cls.model_fields['kind'].default}'; the two names must agree"
+        )
+    return cls
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Annotation of a field that takes any installed kind of a family; a union discriminated by `kind`."""
+
+    family: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {kind: handler.generate_schema(cls) for kind, cls in kinds(self.family).items()}
+        return core_schema.tagged_union_schema(choices, discriminator="kind")

@@ -1,0 +1,69 @@
+"""Where a module acts: which layers and which heads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ctxpeft.errors import HostError
+from ctxpeft.spec.base import Spec
+
+Index = Annotated[int, Field(ge=0)]
+
+
+class LayerRange(Spec):
+    """The first n layers, the last n, or every k-th counted from the last. Exactly one is given."""
+
+    first: Annotated[int, Field(ge=1)] | None = None
+    last: Annotated[int, Field(ge=1)] | None = None
+    every: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> LayerRange:
+        if sum(x is not None for x in (self.first, self.last, self.every)) != 1:
+            raise ValueError("expected exactly one of 'first', 'last', 'every'")
+        return self
+
+
+class Scope(Spec):
+    """Layers and query heads that carry the module; the others are left as they are and get no parameters."""
+
+    layers: Literal["all"] | LayerRange | Annotated[list[Index], Field(min_length=1)] = "all"
+    heads: Literal["all"] | Annotated[list[Index], Field(min_length=1)] = "all"
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Scope:
+        for key in ("layers", "heads"):
+            value = getattr(self, key)
+            if isinstance(value, list) and len(set(value)) != len(value):
+                raise ValueError(f"'{key}' names an index twice: {value}")
+        return self
+
+    def layer_indices(self, count: int) -> list[int]:
+        """The layers in scope of a model that has `count`. Raises HostError on an index it does not have."""
+        layers = self.layers
+        if layers == "all":
+            return list(range(count))
+        if isinstance(layers, LayerRange):
+            if layers.every is not None:
+                return sorted(range(count - 1, -1, -layers.every))
+            wanted = layers.first if layers.first is not None else layers.last
+            assert wanted is not None
+            if wanted > count:
+                raise HostError(f"scope.layers asks for {wanted} layers and the model has {count}")
+            return list(range(wanted)) if layers.first is not None else list(range(count - wanted, count))
+        assert isinstance(layers, list)
+        bad = [i for i in layers if i >= count]
+        if bad:
+            raise HostError(f"scope.layers names layer {bad[0]} and the model has layers 0 to {count - 1}")
+        return sorted(layers)
+
+    def head_indices(self, count: int) -> tuple[int, ...]:
+        """The query heads in scope of a layer that has `count`. Raises HostError on an index it does not have."""
+        if self.heads == "all":
+            return tuple(range(count))
+        bad = [i for i in self.heads if int(i) >= count]
+        if bad:
+            raise HostError(f"scope.heads names head {bad[0]} and the layer has heads 0 to {count - 1}")
+        return tuple(sorted(int(i) for i in self.heads))
