@@ -1,0 +1,1 @@
+"""The blocks: spec, readable reference and torch module of one kind together in one file. Tensors in, tensors out."""

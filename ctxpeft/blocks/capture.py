@@ -1,0 +1,56 @@
+"""What a module may look at. Everything is captured before any merge.
+
+Shapes: B batch, T tokens, Hq query heads, d query width, dv value width, D hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ProjectKV = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Capture:
+    """The state of one site in one forward pass.
+
+    rotated, unrotated: (B, Hq, T, d) or None where the site has no queries. hidden: (B, 1, T, D), what enters the
+    block. output: the content o, (B, Hq, T, dv) at the head site, (B, 1, T, D) elsewhere. log_mass: L, (B, Hq, T),
+    the log-sum-exp of the content scores, sinks included. key_count: visible content keys of each query,
+    broadcastable to (B, Hq, T). project_kv: the host's frozen W_K and W_V, (P, D) -> (Hkv, P, d), (Hkv, P, dv).
+    The last three are functions, so that nobody pays for what no module asks.
+    """
+
+    output: Tensor
+    hidden: Tensor | None = None
+    rotated: Tensor | None = None
+    unrotated: Tensor | None = None
+    log_mass: Callable[[], Tensor] | None = None
+    key_count: Callable[[], Tensor] | None = None
+    project_kv: ProjectKV | None = None
+
+    def source(self, name: str, heads: Tensor | None) -> Tensor:
+        """(B, H, T, width) of a query source; `heads` selects, None takes all. `hidden` has one head, H = 1."""
+        x = getattr(self, name)
+        assert x is not None, f"the host captured no '{name}'"
+        chosen: Tensor = x if heads is None or x.shape[1] == 1 else x.index_select(1, heads)
+        return chosen
+
+
+class Read(NamedTuple):
+    """What a memory answers: numerator n (B, H, T, dv), mass m (B, H, T) and shift c (B, H, T), so that the
+    unnormalised read is e^c n and the mass e^c m. m and c are None where a signed read has no mass."""
+
+    n: Tensor
+    m: Tensor | None = None
+    c: Tensor | None = None
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Memories, gates and merges are computed in fp32, or in fp64 on an fp64 host."""
+    return torch.promote_types(dtype, torch.float32)

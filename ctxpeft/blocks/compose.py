@@ -1,0 +1,102 @@
+"""All modules at one site, composed: one joint softmax inside, then the outside modules in order.
+
+Everything is read from the same capture before anything is merged. With content output o, log-mass L, and inside
+modules i with numerator n_i, mass m_i, shift c_i and weight gate g_i,
+
+    Z = e^L + sum_i e^{c_i} m_i,    o <- o + sum_i g_i e^{c_i} (n_i - m_i o) / Z,
+
+which for g = 1 is softmax attention over the content and all slots together, never dividing by a small m_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ctxpeft.blocks.capture import Capture, Read
+from ctxpeft.blocks.context_module import ContextModule
+
+Active = tuple[ContextModule, Tensor | None]
+
+
+def compose(capture: Capture, active: Sequence[Active]) -> tuple[Tensor, Tensor | None]:
+    """The merged output, shaped and typed as `capture.output`, and the weight (B, Hq, T) left to the content.
+
+    Each module comes with a row mask (B,) of 0 and 1, or None for every row. The content weight is None where no
+    module competes.
+    """
+    output = capture.output
+    with torch.autocast(output.device.type, enabled=False):
+        reads = [(module, rows, *module.read(capture)) for module, rows in active]
+        o = output.to(active[0][0].dtype)
+        content_weight = None
+        inside = [entry for entry in reads if entry[0].spec.placement == "inside"]
+        if inside:
+            assert capture.log_mass is not None
+            o, content_weight = _compete(o, capture.log_mass().to(o.dtype), inside)
+        for module, rows, read, gate in reads:
+            if module.spec.placement == "outside":
+                o = _merge_outside(o, module, rows, read, gate)
+        return o.to(output.dtype), content_weight
+
+
+def _compete(
+    o: Tensor, log_mass: Tensor, inside: Sequence[tuple[ContextModule, Tensor | None, Read, Tensor | None]]
+) -> tuple[Tensor, Tensor]:
+    """Joint softmax of the content (o (B, H, T, dv), L (B, H, T)) and all inside modules."""
+    parts = []
+    shift = log_mass.detach()
+    for module, rows, read, gate in inside:
+        assert read.m is not None
+        assert read.c is not None
+        assert read.c is not None
+        n, m, c = (_all_heads(t, module.heads, o.shape[1]) for t in (read.n, read.m, read.c))
+        if rows is not None:
+            c = torch.where(rows[:, None, None] > 0, c, -torch.inf)
+        if gate is not None:
+            gate = _all_heads(gate, module.heads, o.shape[1])
+        parts.append((n, m, c, gate))
+        shift = torch.maximum(shift, c.detach())
+    shift = torch.where(torch.isneginf(shift), torch.zeros_like(shift), shift)
+    total = torch.exp(log_mass - shift)
+    for _, m, c, _ in parts:
+        total = total + torch.exp(c - shift) * m
+    total = total.clamp_min(torch.finfo(total.dtype).tiny)
+    merged, weight = o, torch.ones_like(total)
+    for n, m, c, gate in parts:
+        share = torch.exp(c - shift) / total
+        change = share[..., None] * (n - m[..., None] * o)
+        rho = share * m
+        merged = merged + (change if gate is None else gate * change)
+        weight = weight - (rho if gate is None else gate[..., 0] * rho)
+    return merged, weight
+
+
+def _merge_outside(
+    o: Tensor, module: ContextModule, rows: Tensor | None, read: Read, gate: Tensor | None
+) -> Tensor:
+    """add: o + g r; mix: (1 - g) o + g r; scale: g o. Heads and rows out of scope are left as they are."""
+    merge = module.spec.merge
+    mine = o if module.heads is None else o.index_select(1, module.heads)
+    if merge == "add":
+        change = read.n if gate is None else gate * read.n
+    elif merge == "mix":
+        assert gate is not None
+        change = gate * (read.n - mine)
+    else:
+        assert gate is not None
+        change = (gate - 1) * mine
+    if rows is not None:
+        change = change * rows[:, None, None, None].to(change.dtype)
+    if module.heads is None:
+        return o + change
+    return o.index_add(1, module.heads, change.expand_as(mine).contiguous())
+
+
+def _all_heads(t: Tensor, heads: Tensor | None, count: int) -> Tensor:
+    """(B, H, ...) placed among all heads, zero elsewhere; one shared head stays one."""
+    if heads is None or (t.shape[1] == 1 and heads.numel() > 1):
+        return t
+    return t.new_zeros(t.shape[0], count, *t.shape[2:]).index_add(1, heads, t.contiguous())

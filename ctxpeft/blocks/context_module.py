@@ -1,0 +1,97 @@
+"""One module of a variant at one site of one layer: query, feature map, memory, gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctxpeft.blocks.capture import Capture, Read, compute_dtype
+from ctxpeft.blocks.grouping import Grouping
+from ctxpeft.blocks.query import Query
+from ctxpeft.spec.blocks import SiteShape
+from ctxpeft.spec.module import ModuleSpec
+
+
+class ContextModule(nn.Module):
+    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host) and stay so
+    through `.half()` and `.to(dtype)`."""
+
+    heads: Tensor | None
+
+    def __init__(self, spec: ModuleSpec, shape: SiteShape) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dtype = compute_dtype(shape.dtype)
+        every = shape.heads == tuple(range(shape.query_heads))
+        self.register_buffer(
+            "heads", None if every else torch.tensor(shape.heads, device=shape.device), persistent=False
+        )
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with shape.device if shape.device.type == "meta" else torch.device("cpu"):
+                self._build(spec, shape)
+        finally:
+            torch.set_default_dtype(default)
+        self.to(shape.device)
+
+    def _build(self, spec: ModuleSpec, shape: SiteShape) -> None:
+        self.query = Query(spec.query, shape)
+        self.gate = spec.gate.build(shape)
+        self.memory = spec.memory.build(shape, spec.feature_map, spec.phi_per, spec.needs_mass())
+        self.feature_map: nn.Module | None = None
+        self.phi_grouping = self.grouping = Grouping(shape, getattr(spec.memory, "per", "layer"))
+        if spec.feature_map is not None:
+            shared = "layer" if not spec.feature_map.learned else spec.phi_per
+            self.phi_grouping = Grouping(shape, shared)
+            self.feature_map = spec.feature_map.build(shape.source_width, shape.groups(shared))
+        if spec.merge == "compete_length":
+            self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContextModule:
+        """Moves follow the host; casts below fp32 do not."""
+
+        def keep_precision(t: Tensor) -> Tensor:
+            moved = fn(t)
+            lowered = moved.is_floating_point() and torch.finfo(moved.dtype).bits < 32
+            return t.to(moved.device) if lowered else moved
+
+        super()._apply(keep_precision, recurse)
+        return self
+
+    def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
+        """The memory's answer and the gate (None where there is none).
+
+        Read shapes: n (B, H, T, dv), m and c (B, H, T), H the heads in scope. Gates on the mass are already in n, m.
+        """
+        query = self.query(capture)
+        gate: Tensor | None = self.gate(capture, query)
+        if self.spec.memory.kind == "none":
+            return Read(query), gate
+        tokens = query.shape[2]
+        x, phi = query, self.feature_map
+        if phi is not None:
+            x = self.phi_grouping.unfold(phi(self.phi_grouping.fold(x)), tokens)
+        n, m, c = self.memory(self.grouping.fold(x), phi, capture.project_kv)
+        n = self.grouping.unfold(n, tokens)
+        if m is not None:
+            m, c = (self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
+        if self.spec.normalizer in ("sum", "softmax"):
+            return Read(n / m[..., None]), gate
+        if self.spec.merge == "compete_length":
+            assert capture.key_count is not None
+            count = capture.key_count().to(self.dtype)
+            c = c + torch.log(count.clamp_min(1)) + self.length_bias
+        if gate is not None and self.spec.gate.on == "mass":
+            n, m, gate = n * gate, m * gate[..., 0], None
+        return Read(n, m, c), gate
+
+    def deployed_parameters(self) -> int:
+        """Parameters that remain once training is over (a reparameterisation is folded into what it produces)."""
+        memory: Any = self.memory
+        inside = sum(p.numel() for p in self.memory.parameters())
+        kept = memory.deployed_parameters() if hasattr(memory, "deployed_parameters") else inside
+        return sum(p.numel() for p in self.parameters()) - inside + int(kept)

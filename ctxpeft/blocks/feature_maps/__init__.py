@@ -1,0 +1,1 @@
+"""Feature maps phi: R^d -> R^w, one a file."""

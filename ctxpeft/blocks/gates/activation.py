@@ -1,0 +1,19 @@
+"""Activations of learned gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Activation = Literal["tanh", "sigmoid", "linear", "exp"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "linear": lambda x: x,
+    "exp": torch.exp,
+}
+ZERO_AT_ZERO = ("tanh", "linear")
+POSITIVE = ("sigmoid", "exp")

@@ -1,0 +1,24 @@
+"""The torch side of a memory: folded queries in, numerator, mass and shift out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ctxpeft.blocks.capture import ProjectKV, Read
+
+Phi = Callable[[Tensor], Tensor]
+
+
+class MemoryModule(nn.Module, ABC):
+    """Answers folded queries (B, G, N, w); N runs over the heads that share a parameter set and the tokens."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, phi: Phi | None, project_kv: ProjectKV | None) -> Read:
+        """x is phi(q') where the memory is read through a feature map, else q'. Folded shapes in, folded shapes out."""
+
+    def deployed_parameters(self) -> int:
+        """Parameters that remain once training is over."""
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,91 @@
+"""A free matrix read through a feature map: the memory of Prefix-Tuning+."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctxpeft.blocks.capture import ProjectKV, Read
+from ctxpeft.blocks.memory.base import MemoryModule, Phi
+from ctxpeft.spec.base import Domain
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Per, SiteShape
+
+
+class Matrix(MemorySpec):
+    """n(q) = phi(q)^T M; with a mass, m(q) = phi(q)^T z and z = softplus(zeta) > 0.
+
+    form: `full` M (w, dv); `low_rank` M = A B with rank `rank`, A at N(0, 1/rank) and B at `init`; `diagonal`, which
+    needs w = dv. `init` fills M. The softplus keeps the gradient of the normaliser alive at init (abs does not).
+    """
+
+    cites: ClassVar[str] = "Prefix-Tuning+, arXiv:2506.13674, eq. 7; NTK-Attention, arXiv:2406.14036"
+    equation: ClassVar[str] = "n = φ(q)ᵀ M, m = φ(q)ᵀ softplus(ζ)"
+    kind: Literal["matrix"] = "matrix"
+    form: Literal["full", "low_rank", "diagonal"] = "full"
+    rank: Annotated[int, Field(ge=1), Domain(1, 64, log=True)] | None = None
+    per: Per = "query_head"
+    init: Init = Field(default_factory=lambda: {"kind": "zeros"})  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _rank_goes_with_low_rank(self) -> Matrix:
+        if (self.form == "low_rank") != (self.rank is not None):
+            raise ValueError("'rank' is given with form 'low_rank', and only then")
+        return self
+
+    def feature_map_use(self) -> Literal["required", "forbidden"]:
+        return "required"
+
+    def mass(self) -> Literal["always", "positive_map", "never"]:
+        return "positive_map"
+
+    def normalizers(self) -> tuple[Normalizer, ...]:
+        return ("none", "sum")
+
+    def zero_read_at_init(self) -> bool:
+        return self.init.is_zero()
+
+    def build(
+        self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
+    ) -> nn.Module:
+        assert feature_map is not None
+        return MatrixMemory(self, shape, feature_map.out_width(shape.source_width), needs_mass)
+
+
+class MatrixMemory(MemoryModule):
+    """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w)."""
+
+    def __init__(self, spec: Matrix, shape: SiteShape, width: int, needs_mass: bool) -> None:
+        super().__init__()
+        self.form = spec.form
+        groups = shape.groups(spec.per)
+        if spec.form == "full":
+            self.matrix = nn.Parameter(torch.empty(groups, width, shape.value_width))
+        elif spec.form == "diagonal":
+            if width != shape.value_width:
+                from ctxpeft.errors import HostError
+
+                raise HostError(
+                    f"memory.form 'diagonal' needs a feature map as wide as the value: {width} is not {shape.value_width}"
+                )
+            self.matrix = nn.Parameter(torch.empty(groups, width))
+        else:
+            assert spec.rank is not None
+            self.down = nn.Parameter(torch.randn(groups, width, spec.rank) * spec.rank**-0.5)
+            self.matrix = nn.Parameter(torch.empty(groups, spec.rank, shape.value_width))
+        spec.init.fill_(self.matrix.data)
+        self.zeta = nn.Parameter(torch.zeros(groups, width)) if needs_mass else None
+
+    def forward(self, x: Tensor, phi: Phi | None, project_kv: ProjectKV | None) -> Read:
+        if self.form == "diagonal":
+            n = x * self.matrix[:, None]
+        else:
+            inner = torch.einsum("bgnw,gwr->bgnr", x, self.down) if self.form == "low_rank" else x
+            n = torch.einsum("bgnw,gwv->bgnv", inner, self.matrix)
+        if self.zeta is None:
+            return Read(n)
+        m = torch.einsum("bgnw,gw->bgn", x, functional.softplus(self.zeta))
+        return Read(n, m, torch.zeros_like(m))

@@ -1,0 +1,34 @@
+"""No memory: the module only scales what is there."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from ctxpeft.spec.blocks import FeatureMapSpec, MemorySpec, Normalizer, Per, SiteShape
+
+
+class NoMemory(MemorySpec):
+    """For merge `scale`: o <- g * o."""
+
+    cites: ClassVar[str] = "Gated attention, arXiv:2505.06708"
+    equation: ClassVar[str] = "no read"
+    kind: Literal["none"] = "none"
+
+    def feature_map_use(self) -> Literal["required", "forbidden"]:
+        return "forbidden"
+
+    def mass(self) -> Literal["always", "positive_map", "never"]:
+        return "never"
+
+    def normalizers(self) -> tuple[Normalizer, ...]:
+        return ("none",)
+
+    def zero_read_at_init(self) -> bool:
+        return True
+
+    def build(
+        self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
+    ) -> nn.Module:
+        return nn.Module()

@@ -1,0 +1,92 @@
+"""The equations of whole methods, one query at a time, to be read and to be compared with.
+
+Per head: q (T, d), k (S, d), v (S, dv) of the content, `visible` (T, S) booleans, a the scaling.
+Shapes never carry a batch or a head: that is the point.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def content_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float) -> tuple[Tensor, Tensor]:
+    """o_i = sum_j softmax_j(a q_i k_j) v_j and L_i = log sum_j e^(a q_i k_j), over visible j. (T, dv), (T,)."""
+    outputs, masses = [], []
+    for i in range(len(q)):
+        score = a * (k[visible[i]] @ q[i])
+        masses.append(torch.logsumexp(score, 0))
+        outputs.append(torch.softmax(score, 0) @ v[visible[i]])
+    return torch.stack(outputs), torch.stack(masses)
+
+
+def prefix_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, slot_k: Tensor, slot_v: Tensor
+) -> Tensor:
+    """Prefix-Tuning, arXiv:2101.00190: slots before the content, one softmax. slot_k (P, d), slot_v (P, dv)."""
+    always = torch.ones(len(q), len(slot_k), dtype=torch.bool)
+    joined, _ = content_attention(
+        q, torch.cat([slot_k, k]), torch.cat([slot_v, v]), torch.cat([always, visible], 1), a
+    )
+    return joined
+
+
+def tradeoff_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, slot_k: Tensor, slot_v: Tensor
+) -> Tensor:
+    """The same function as (1 - alpha_i) o_i + sum_j alpha_ij v'_j, arXiv:2506.13674, eq. 3."""
+    o, _ = content_attention(q, k, v, visible, a)
+    rows = []
+    for i in range(len(q)):
+        slot, content = torch.exp(a * slot_k @ q[i]), torch.exp(a * k[visible[i]] @ q[i])
+        alpha = slot / (slot.sum() + content.sum())
+        rows.append((1 - alpha.sum()) * o[i] + alpha @ slot_v)
+    return torch.stack(rows)
+
+
+def moved_out(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, constant: float) -> Tensor:
+    """(1 - lambda) o_i + lambda softmax(a q_i K_s) V_s with a constant lambda, arXiv:2506.13674, eq. 4."""
+    return torch.stack(
+        [(1 - constant) * o[i] + constant * torch.softmax(a * slot_k @ q[i], 0) @ slot_v for i in range(len(q))]
+    )
+
+
+def kernelised(o: Tensor, phi_q: Tensor, phi_k: Tensor, slot_v: Tensor, constant: float) -> Tensor:
+    """(1 - lambda) o_i + lambda phi(q_i)^T b1 / phi(q_i)^T b2, b1 = sum_j phi(k_j) v_j^T, b2 = sum_j phi(k_j); eq. 5."""
+    b1 = sum(torch.outer(phi_k[j], slot_v[j]) for j in range(len(phi_k)))
+    b2 = phi_k.sum(0)
+    assert isinstance(b1, Tensor)
+    return torch.stack(
+        [(1 - constant) * o[i] + constant * (phi_q[i] @ b1) / (phi_q[i] @ b2) for i in range(len(phi_q))]
+    )
+
+
+def prefix_tuning_plus(o: Tensor, phi_q: Tensor, matrix: Tensor) -> Tensor:
+    """o_i + phi(q_i)^T M, arXiv:2506.13674, eq. 7. phi_q (T, w), matrix (w, dv)."""
+    return torch.stack([o[i] + phi_q[i] @ matrix for i in range(len(o))])
+
+
+def ntk_attention(o: Tensor, log_mass: Tensor, phi_q: Tensor, matrix: Tensor, z: Tensor) -> Tensor:
+    """(Z_i o_i + phi(q_i)^T M) / (Z_i + phi(q_i)^T z), Z_i = e^(L_i), z > 0; arXiv:2406.14036."""
+    rows = []
+    for i in range(len(o)):
+        content = torch.exp(log_mass[i])
+        rows.append((content * o[i] + phi_q[i] @ matrix) / (content + phi_q[i] @ z))
+    return torch.stack(rows)
+
+
+def llama_adapter(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, gate: Tensor) -> Tensor:
+    """o_i + tanh(g) softmax(a q_i K_s) V_s, arXiv:2303.16199."""
+    return torch.stack([o[i] + torch.tanh(gate) * (torch.softmax(a * slot_k @ q[i], 0) @ slot_v) for i in range(len(o))])
+
+
+def length_compensated(
+    o: Tensor, log_mass: Tensor, count: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, bias: Tensor
+) -> Tensor:
+    """(1 - rho_i) o_i + rho_i r_i, rho_i = sigmoid(l_i + log n_i + b - L_i), n_i the visible content keys of query i."""
+    rows = []
+    for i in range(len(o)):
+        score = a * slot_k @ q[i]
+        rho = torch.sigmoid(torch.logsumexp(score, 0) + torch.log(count[i]) + bias - log_mass[i])
+        rows.append((1 - rho) * o[i] + rho * (torch.softmax(score, 0) @ slot_v))
+    return torch.stack(rows)

@@ -1,0 +1,1 @@
+"""How slot keys and values come from parameters, one a file."""
