@@ -1,0 +1,1 @@
+"""Adapters on disk: safetensors and the spec, never code."""

@@ -1,0 +1,111 @@
+"""Read an adapter that anyone may have made: checked before the model is touched, nothing executed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ctxpeft.adapters.layout import FORMAT, VARIANT, WEIGHTS
+from ctxpeft.errors import AdapterError, SpecError, did_you_mean
+from ctxpeft.hosts.attach import attach
+from ctxpeft.hosts.handle import BaseHandle
+from ctxpeft.spec.load import variant_from_file
+from ctxpeft.spec.variant import Variant
+
+
+def load(
+    model: nn.Module, directory_or_hub_id: str | os.PathLike[str], name: str = "default", trainable: bool = False
+) -> BaseHandle:
+    """Attach a saved adapter: a folder, or the id of a Hub repository that holds one.
+
+    Raises AdapterError for a folder that is missing, truncated, foreign, or made for other shapes; the model is then
+    as it was.
+    """
+    folder = _folder(os.fspath(directory_or_hub_id))
+    variant, tensors = read_adapter(folder)
+    handle = attach(model, variant, name=name, seed=0)
+    try:
+        _fill(handle, tensors, folder)
+    except AdapterError:
+        handle.detach()
+        raise
+    for parameter in handle.parameters():
+        parameter.requires_grad_(trainable)
+    return handle
+
+
+def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
+    """The spec and the tensors of a saved adapter, on CPU. Raises AdapterError on anything that is not one."""
+    if (folder / "adapter_config.json").is_file() and not (folder / VARIANT).is_file():
+        raise AdapterError(
+            f"{folder}: holds adapter_config.json, an HF PEFT adapter; expected a ctxpeft folder with {VARIANT} and "
+            f"{WEIGHTS} (load this one with peft.PeftModel.from_pretrained)"
+        )
+    for file in (VARIANT, WEIGHTS):
+        if not (folder / file).is_file():
+            raise AdapterError(f"{folder}: holds no {file}; expected a folder written by handle.save()")
+    try:
+        variant = variant_from_file(folder / VARIANT)
+    except SpecError as error:
+        raise AdapterError(str(error)) from None
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise AdapterError(f"{path}: not written by ctxpeft (its format is {metadata.get('format')!r})")
+            if metadata.get("fingerprint") != variant.fingerprint():
+                raise AdapterError(
+                    f"{path}: its weights belong to another spec than {VARIANT} beside it; save the adapter again"
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path}: truncated or not a safetensors file ({error})") from None
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise AdapterError(f"{path}: tensor '{key}' holds NaN or infinity")
+    return variant, tensors
+
+
+def _folder(what: str) -> Path:
+    path = Path(what)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise AdapterError(f"{path}: is a file; expected a folder with {VARIANT} and {WEIGHTS}")
+    if what.count("/") != 1 or what.startswith((".", "/")):
+        raise AdapterError(f"{what}: no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(what, allow_patterns=[VARIANT, WEIGHTS]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise AdapterError(f"{what}: neither a local folder nor a repository the Hub would give ({reason})") from None
+
+
+def _fill(handle: BaseHandle, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Copy tensors into an attached adapter after checking every name and shape."""
+    wanted: dict[str, Tensor] = handle.state_dict()
+    path = folder / WEIGHTS
+    for key in wanted:
+        if key not in tensors:
+            raise AdapterError(f"{path}: the model needs tensor '{key}', which is missing: made for another model")
+    for key, tensor in tensors.items():
+        if key not in wanted:
+            raise AdapterError(f"{path}: unexpected tensor '{key}'{did_you_mean(key, list(wanted)[:50])}")
+        if tensor.shape != wanted[key].shape:
+            raise AdapterError(
+                f"{path}: tensor '{key}' has shape {tuple(tensor.shape)} and this model needs {tuple(wanted[key].shape)}"
+            )
+        if tensor.is_floating_point() != wanted[key].is_floating_point():
+            raise AdapterError(f"{path}: tensor '{key}' has dtype {tensor.dtype}, expected a floating-point tensor")
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            wanted[key].copy_(tensor)

@@ -1,0 +1,74 @@
+"""Put a variant into a model, in place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctxpeft.errors import HostError
+from ctxpeft.hosts.build import build
+from ctxpeft.hosts.controller import Controller, controller_of
+from ctxpeft.hosts.discover import discover
+from ctxpeft.hosts.freeze import freeze, remember
+from ctxpeft.hosts.handle import BaseHandle, Handle
+from ctxpeft.hosts.seam import Seam
+from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.variant import Variant
+
+ADAPTER_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+
+
+def attach(
+    model: nn.Module,
+    variant: str | os.PathLike[str] | Mapping[str, Any] | Variant,
+    name: str = "default",
+    seed: int | None = None,
+) -> BaseHandle:
+    """Attach a variant to a transformers model, in place; the model keeps its class and its base is frozen.
+
+    The adapter becomes active beside those already attached (`ctxpeft.activate` chooses). With a seed, the
+    initialisation does not depend on the global random state and leaves it alone.
+
+    Raises SpecError for what is not a variant; HostError for a model that cannot host it, an adapter name that is
+    taken or not made of letters, digits, `-` and `_`. On any error the model is left as it was.
+    """
+    variant = load_variant(variant)
+    if not ADAPTER_NAME.match(name):
+        raise HostError(f"'{name}' is not an adapter name: use letters, digits, '-' and '_'")
+    existing = model.__dict__.get("_ctxpeft")
+    if isinstance(existing, Controller) and name in existing.handles:
+        raise HostError(f"an adapter called '{name}' is attached already; detach it or choose another name")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        if variant.peft is not None:
+            from ctxpeft.hosts.peft_tuner import inject
+
+            return inject(model, variant, name)
+        layers = discover(model)
+        built = build(layers, variant)
+    remember(model)
+    controller = controller_of(model, create=True)
+    seams: dict[int, Seam] = {}
+    for layer_index, module_index, module in built:
+        seam = seams.get(layer_index)
+        if seam is None:
+            layer = layers[layer_index]
+            seam = layer.attention.__dict__.get("_ctxpeft_seam")
+            if seam is None:
+                seam = Seam(layer, controller)
+                seam.install()
+            seams[layer_index] = seam
+        site = seam.ffn_site if module.spec.site == "ffn" else seam.attention_site
+        module.train(model.training)
+        site.add(name, module_index, module)
+    handle = Handle(model, variant, name, built, list(seams.values()))
+    freeze(model)
+    controller.handles[name] = handle
+    controller.active = (*controller.active, name)
+    return handle

@@ -1,0 +1,82 @@
+"""What the content softmax saw: its log-sum-exp L and the number of visible keys, per query.
+
+Recomputed from q, k and the mask the host handed to its kernel, in fp32, with gradients. Exact for every mask the
+eager and sdpa backends build.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctxpeft.blocks.capture import compute_dtype
+from ctxpeft.errors import HostError
+
+
+@dataclass
+class Content:
+    """One call of the attention interface: query (B, Hq, Tq, d), key (B, Hkv, Tk, d), its mask and its options."""
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    mask: Any
+    options: dict[str, Any]
+    backend: str
+
+    def log_mass(self) -> Tensor:
+        """L (B, Hq, Tq): log-sum-exp of the scaled, capped, masked content scores, attention sinks included."""
+        batch, heads, tokens, width = self.query.shape
+        kv_heads, length = self.key.shape[1], self.key.shape[2]
+        dtype = compute_dtype(self.query.dtype)
+        q = self.query.to(dtype).reshape(batch, kv_heads, heads // kv_heads * tokens, width)
+        scaling = self.options.get("scaling")
+        score = torch.matmul(q, self.key.to(dtype).transpose(2, 3)) * (width**-0.5 if scaling is None else scaling)
+        score = score.reshape(batch, heads, tokens, length)
+        softcap = self.options.get("softcap")
+        if softcap is not None:
+            score = torch.tanh(score / softcap) * softcap
+        bias = self.options.get("position_bias")
+        if bias is not None:
+            score = score + bias
+        visible = self.visible()
+        if visible is not None:
+            score = score.masked_fill(~visible, -torch.inf)
+        if isinstance(self.mask, Tensor) and self.mask.is_floating_point():
+            score = score + torch.where(self.mask > _lowest(self.mask), self.mask, torch.zeros_like(self.mask)).to(dtype)
+        sinks = self.options.get("s_aux")
+        if sinks is not None:
+            score = torch.cat([score, sinks.to(dtype).view(1, -1, 1, 1).expand(batch, heads, tokens, 1)], -1)
+        return torch.logsumexp(score, -1)
+
+    def key_count(self) -> Tensor:
+        """Visible content keys of each query, broadcastable to (B, Hq, Tq)."""
+        visible = self.visible()
+        if visible is None:
+            return torch.full((1, 1, 1), self.key.shape[2], device=self.query.device)
+        return visible.sum(-1)
+
+    def visible(self) -> Tensor | None:
+        """Booleans broadcastable to (B, Hq, Tq, Tk), or None where every query sees every key."""
+        tokens, length = self.query.shape[2], self.key.shape[2]
+        if self.mask is None:
+            causal = self.options.get("is_causal")
+            causal = getattr(self.module, "is_causal", True) if causal is None else causal
+            if self.backend == "eager" or tokens == 1 or not causal:
+                return None
+            return torch.ones(tokens, length, dtype=torch.bool, device=self.query.device).tril()[None, None]
+        if not isinstance(self.mask, Tensor) or self.mask.ndim != 4:
+            raise HostError(
+                f"reading the content's log-mass under the attention backend '{self.backend}' is not supported; "
+                "use model.set_attn_implementation('sdpa') or 'eager', or a variant without placement 'inside'"
+            )
+        visible = self.mask if self.mask.dtype == torch.bool else self.mask > _lowest(self.mask)
+        return visible[..., :length]
+
+
+def _lowest(mask: Tensor) -> float:
+    """Anything at or below half of the dtype's most negative number is 'masked' to every backend."""
+    return float(torch.finfo(mask.dtype).min) / 2

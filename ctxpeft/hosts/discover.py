@@ -1,0 +1,170 @@
+"""The decoder layers of a model, their parts and their shapes, read from modules and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ctxpeft.errors import HostError
+from ctxpeft.hosts.families import FAMILIES, Family
+from ctxpeft.spec.blocks import SiteShape
+from ctxpeft.spec.module import ModuleSpec
+
+
+@dataclass
+class Layer:
+    """One decoder layer of a host.
+
+    index counts the layers that have attention, from 0. query_width d, value_width dv, hidden_width D.
+    """
+
+    index: int
+    name: str
+    family: Family
+    decoder: nn.Module
+    attention: nn.Module
+    ffn: nn.Module | None
+    query_heads: int
+    kv_heads: int
+    query_width: int
+    value_width: int
+    hidden_width: int
+
+    def shape(self, spec: ModuleSpec) -> SiteShape:
+        """The shape of a module's site in this layer. Raises HostError where the layer lacks the site or a head."""
+        weight = self.projection_weight()
+        common = {"hidden_width": self.hidden_width, "dtype": weight.dtype, "device": weight.device}
+        if spec.site == "ffn" and self.ffn is None:
+            raise HostError(f"{self.name} has no FFN module '{self.family.ffn}' to stand beside")
+        if spec.site != "head":
+            width = self.hidden_width
+            return SiteShape(
+                query_heads=1,
+                kv_heads=1,
+                heads=(0,),
+                source_width=width,
+                value_width=width,
+                scaling=width**-0.5,
+                softcap=None,
+                **common,
+            )
+        widths = {"hidden": self.hidden_width, "output": self.value_width}
+        return SiteShape(
+            query_heads=self.query_heads,
+            kv_heads=self.kv_heads,
+            heads=spec.scope.head_indices(self.query_heads),
+            source_width=widths.get(str(spec.query.source), self.query_width),
+            value_width=self.value_width,
+            scaling=float(getattr(self.attention, "scaling", self.query_width**-0.5)),
+            softcap=getattr(self.attention, "attn_logit_softcapping", None),
+            **common,
+        )
+
+    def projection_weight(self) -> Tensor:
+        """The weight of the query projection: its device and dtype are those of the layer."""
+        weights = [p for p in getattr(self.attention, _first(self.family)).parameters() if p.ndim == 2]
+        weight = next((w for w in weights if w.is_floating_point()), None)
+        return torch.empty(0, device=weights[0].device if weights else None) if weight is None else weight
+
+    def split_heads(self, x: Tensor, which: int) -> Tensor:
+        """(..., heads * width) -> (..., heads, width) of q (0), k (1) or v (2), out of a fused projection if it is one."""
+        sizes = [self.query_heads * self.query_width, self.kv_heads * self.query_width, self.kv_heads * self.value_width]
+        if isinstance(self.family.projections, str):
+            x = x.split(sizes, dim=-1)[which]
+        heads = self.query_heads if which == 0 else self.kv_heads
+        return x.unflatten(-1, (heads, -1))
+
+    def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, D) through the frozen W_K and W_V: K (Hkv, P, d) and V (Hkv, P, dv), key norm included, no RoPE."""
+        names = self.family.projections
+        x = x.to(self.projection_weight().dtype)[None]
+        fused = isinstance(names, str)
+        outputs = [getattr(self.attention, names)(x)] * 2 if isinstance(names, str) else None
+        if outputs is None:
+            outputs = [getattr(self.attention, name)(x) for name in names[1:]]
+        key, value = outputs
+        if self.family.key_norm and self.family.norm_layout == "BTW" and not fused:
+            key = getattr(self.attention, self.family.key_norm)(key)
+        key, value = self.split_heads(key, 1), self.split_heads(value, 2)
+        if self.family.key_norm and self.family.norm_layout != "BTW":
+            key = getattr(self.attention, self.family.key_norm)(key)
+        return key[0].transpose(0, 1), value[0].transpose(0, 1)
+
+    def unrotated_point(self) -> nn.Module:
+        """The module whose output is q before RoPE, after bias and norm."""
+        point: nn.Module = getattr(self.attention, self.family.query_norm or _first(self.family))
+        return point
+
+    def unrotated(self, output: Tensor) -> Tensor:
+        """What `unrotated_point` returned, as (B, Hq, T, d)."""
+        layout = self.family.norm_layout if self.family.query_norm else "BTW"
+        if layout == "BHTd":
+            return output
+        if layout == "BTW":
+            output = self.split_heads(output, 0)
+        return output.transpose(1, 2)
+
+
+def _first(family: Family) -> str:
+    return family.projections if isinstance(family.projections, str) else family.projections[0]
+
+
+def discover(model: nn.Module) -> list[Layer]:
+    """The layers with attention that the seam can serve, in order. Raises HostError when there are none."""
+    layers: list[Layer] = []
+    seen: set[str] = set()
+    for name, module in model.named_modules():
+        for attribute in ("self_attn", "attn"):
+            attention = getattr(module, attribute, None)
+            config = getattr(attention, "config", None)
+            if not isinstance(attention, nn.Module) or config is None:
+                continue
+            model_type = str(getattr(config, "model_type", ""))
+            seen.add(model_type)
+            family = FAMILIES.get(model_type) or _by_structure(attention, attribute)
+            if family is not None and family.attention == attribute:
+                layers.append(_layer(len(layers), name, family, module, attention))
+                break
+    if not layers:
+        found = ", ".join(sorted(seen - {""})) or type(model).__name__
+        raise HostError(
+            f"ctxpeft finds no attention it can serve in this model ({found}); supported families: "
+            f"{', '.join(sorted(FAMILIES))}, and others built like llama"
+        )
+    return layers
+
+
+def _by_structure(attention: nn.Module, attribute: str) -> Family | None:
+    """A family not in the table that is built like llama: separate projections, no norm on the queries."""
+    alike = all(isinstance(getattr(attention, part, None), nn.Module) for part in ("q_proj", "k_proj", "v_proj", "o_proj"))
+    normed = any(hasattr(attention, part) for part in ("q_norm", "q_layernorm", "query_norm"))
+    return Family(attention=attribute) if alike and not normed and hasattr(attention, "head_dim") else None
+
+
+def _layer(index: int, name: str, family: Family, decoder: nn.Module, attention: nn.Module) -> Layer:
+    config = attention.config
+    head: int = attention.head_dim  # type: ignore[assignment]
+    ffn = getattr(decoder, family.ffn, None)
+    if isinstance(family.projections, str):
+        query_heads = int(config.num_attention_heads)  # type: ignore[union-attr]
+        kv_heads = int(getattr(config, "num_key_value_heads", None) or query_heads)
+        value = head
+    else:
+        q, k, v = (getattr(attention, part) for part in family.projections)
+        query_heads, kv_heads = q.out_features // head, k.out_features // head
+        value = v.out_features // kv_heads
+    return Layer(
+        index=index,
+        name=name,
+        family=family,
+        decoder=decoder,
+        attention=attention,
+        ffn=ffn if isinstance(ffn, nn.Module) else None,
+        query_heads=query_heads,
+        kv_heads=kv_heads,
+        query_width=head,
+        value_width=value,
+        hidden_width=int(config.hidden_size),  # type: ignore[union-attr]
+    )

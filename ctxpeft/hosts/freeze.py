@@ -1,0 +1,65 @@
+"""The base is frozen while something is attached, kept out of checkpoints, and given back as it was."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+
+from ctxpeft.hosts.controller import ATTRIBUTE
+
+MARK = ".ctxpeft."
+
+
+def remember(model: nn.Module) -> None:
+    """Note how the base stands before anything is attached: which parameters are trained, what the Trainer leaves out."""
+    if "_ctxpeft_base" not in model.__dict__:
+        model.__dict__["_ctxpeft_base"] = {
+            "ignored": model.__dict__.get("_keys_to_ignore_on_save", ...),
+            "trainable": [(p, p.requires_grad) for p in model.parameters()],
+        }
+
+
+def freeze(model: nn.Module) -> None:
+    """Freeze every remembered base parameter and make the Trainer save adapters only.
+
+    Parameters of HF PEFT tuners that were injected before stay as they are.
+    """
+    injected = _injected_parameters(model)
+    base = {id(p) for p, _ in model.__dict__["_ctxpeft_base"]["trainable"]} - injected
+    for parameter in model.parameters():
+        if id(parameter) in base:
+            parameter.requires_grad_(False)
+    ours = {id(p) for key, p in model.named_parameters() if MARK in key} | injected
+    kept_out = [
+        key for key, value in model.state_dict(keep_vars=True).items() if id(value) not in ours and MARK not in key
+    ]
+    model._keys_to_ignore_on_save = kept_out  # type: ignore[assignment]
+
+
+def release(model: nn.Module) -> None:
+    """Give the base back: trainable flags and saving as before the first attach."""
+    model.__dict__.pop(ATTRIBUTE, None)
+    state: dict[str, Any] = model.__dict__.pop("_ctxpeft_base", {"trainable": [], "ignored": ...})
+    for parameter, trainable in state["trainable"]:
+        parameter.requires_grad_(trainable)
+    if state["ignored"] is ...:
+        model.__dict__.pop("_keys_to_ignore_on_save", None)
+    else:
+        model._keys_to_ignore_on_save = state["ignored"]
+
+
+def _injected_parameters(model: nn.Module) -> set[int]:
+    """Parameters that HF PEFT tuner layers added; found without importing PEFT."""
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    found: set[int] = set()
+    if tuners is None:
+        return found
+    for module in model.modules():
+        if isinstance(module, tuners.BaseTunerLayer):
+            for attribute in module.adapter_layer_names:
+                part = getattr(module, attribute, None)
+                if isinstance(part, nn.Module | nn.ParameterDict):
+                    found |= {id(p) for p in part.parameters()}
+    return found

@@ -1,0 +1,131 @@
+"""What `attach` returns: one adapter on one model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from ctxpeft.errors import HostError
+from ctxpeft.hosts.build import Built
+from ctxpeft.hosts.controller import controller_of
+from ctxpeft.hosts.count import count_module
+from ctxpeft.hosts.freeze import freeze, release
+from ctxpeft.hosts.seam import Seam
+from ctxpeft.spec.variant import Variant
+
+
+class BaseHandle(ABC):
+    """An attached adapter: its parameters, its switch, its files, its way out."""
+
+    def __init__(self, model: nn.Module, variant: Variant, name: str) -> None:
+        self.model, self.variant, self.name = model, variant, name
+        self.attached = True
+
+    @abstractmethod
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The adapter's parameters under names that do not depend on the model class: `layers.3.0.memory.matrix`."""
+
+    @abstractmethod
+    def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
+        """How many parameters are trained, or remain after reparameterisation."""
+
+    @abstractmethod
+    def _remove(self) -> None:
+        """Take the adapter's modules out of the model."""
+
+    @abstractmethod
+    def disabled(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block this adapter does nothing; if it is the only one, the model is the base, bit for bit."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The adapter's parameters, to hand to an optimizer."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The training state, reparameterisation included."""
+        return {key: parameter.detach() for key, parameter in self.named_parameters()}
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write variant.yaml, adapter.safetensors and README.md (a model card) into a folder, atomically."""
+        from ctxpeft.adapters.save import save
+
+        save(self, directory)
+
+    def detach(self) -> None:
+        """Remove the adapter; after the last one the model is the base again, bit for bit. Raises HostError if done."""
+        if not self.attached:
+            raise HostError(f"the adapter '{self.name}' is detached already")
+        controller = controller_of(self.model)
+        self._remove()
+        self.attached = False
+        del controller.handles[self.name]
+        controller.active = tuple(n for n in controller.active if n != self.name)
+        if controller.handles:
+            freeze(self.model)
+        else:
+            release(self.model)
+
+    def summary(self) -> str:
+        """One paragraph: name, variant, parameters, where they are."""
+        trainable, deployed = self.num_parameters(), self.num_parameters("deployed")
+        base = sum(p.numel() for p, _ in self.model.__dict__["_ctxpeft_base"]["trainable"])
+        share = f"{trainable:,} trainable parameters ({trainable / base:.2%} of the base's {base:,})"
+        folded = "" if deployed == trainable else f", {deployed:,} once deployed"
+        return f"{self.name}: {self.variant.title or self.variant.name}: {share}{folded}"
+
+    def __repr__(self) -> str:
+        return f"<ctxpeft adapter {self.summary()}>" if self.attached else f"<detached ctxpeft adapter {self.name}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<b>ctxpeft adapter</b> {escape(self.summary())}"
+
+
+class Handle(BaseHandle):
+    """A variant of the algebra, attached."""
+
+    def __init__(self, model: nn.Module, variant: Variant, name: str, built: list[Built], seams: list[Seam]) -> None:
+        super().__init__(model, variant, name)
+        self.built, self.seams = built, seams
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for layer, index, module in self.built:
+            for key, parameter in module.named_parameters():
+                yield f"layers.{layer}.{index}.{key}", parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Saved buffers (random projections), under names like those of the parameters."""
+        for layer, index, module in self.built:
+            persistent = module.state_dict()
+            for key, buffer in module.named_buffers():
+                if key in persistent:
+                    yield f"layers.{layer}.{index}.{key}", buffer
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**super().state_dict(), **dict(self.named_buffers())}
+
+    def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
+        return sum(count_module(module, kind) for _, _, module in self.built)
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        with controller_of(self.model).silence(self.name):
+            yield
+
+    def gates(self) -> dict[str, Any]:
+        """The parameters of all gates by name, for reading: how far each memory is open."""
+        return {key: p.detach() for key, p in self.named_parameters() if ".gate." in key}
+
+    def _remove(self) -> None:
+        for seam in self.seams:
+            for site in (seam.attention_site, seam.ffn_site):
+                if self.name in site.adapters:
+                    del site.adapters[self.name]
+            if seam.is_empty():
+                seam.remove()

@@ -1,0 +1,122 @@
+"""An injectable HF PEFT tuner under the same handle as our own variants."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ctxpeft.errors import HostError, SpecError, did_you_mean
+from ctxpeft.hosts.controller import controller_of
+from ctxpeft.hosts.freeze import freeze, release, remember
+from ctxpeft.hosts.handle import BaseHandle
+from ctxpeft.spec.variant import Variant
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise HostError("this variant wraps an HF PEFT tuner; install the extra: pip install 'ctxpeft[peft]'") from None
+    return peft
+
+
+def _config(variant: Variant) -> Any:
+    """PEFT's own configuration. Raises SpecError with the nearest argument name for one it does not know."""
+    peft = _peft()
+    assert variant.peft is not None
+    cls = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType[variant.peft.peft_type]]
+    arguments = variant.peft.arguments()
+    valid = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
+    for key in arguments:
+        if key not in valid:
+            raise SpecError(f"{variant.name}: peft.{key}: {cls.__name__} has no such argument{did_you_mean(key, valid)}")
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{variant.name}: peft: {cls.__name__} refuses this: {error}") from None
+
+
+def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
+    """Inject the tuner in place. Raises HostError where PEFT finds none of the target modules."""
+    peft = _peft()
+    config = _config(variant)
+    before = {id(p) for p in model.parameters()}
+    fresh = "_ctxpeft_base" not in model.__dict__
+    remember(model)
+    try:
+        peft.inject_adapter_in_model(config, model, adapter_name=name)
+    except ValueError as error:
+        if fresh:
+            release(model)
+        raise HostError(f"{variant.name}: PEFT cannot inject it here: {str(error).splitlines()[0]}") from None
+    controller = controller_of(model, create=True)
+    mine = [(key, p) for key, p in model.named_parameters() if id(p) not in before]
+    handle = PeftHandle(model, variant, name, mine)
+    freeze(model)
+    for _, parameter in mine:
+        parameter.requires_grad_(True)
+    controller.handles[name] = handle
+    controller.active = (*controller.active, name)
+    return handle
+
+
+def count_injected(model: nn.Module, variant: Variant) -> int:
+    """Trainable parameters the tuner would add, counted on a copy of the model on the meta device."""
+    with torch.device("meta"):
+        bare = type(model)(copy.deepcopy(model.config))  # type: ignore[arg-type, call-arg]
+        before = {id(p) for p in bare.parameters()}
+        _peft().inject_adapter_in_model(_config(variant), bare, adapter_name="default")
+    return sum(p.numel() for p in bare.parameters() if id(p) not in before)
+
+
+class PeftHandle(BaseHandle):
+    """An injected HF PEFT tuner."""
+
+    def __init__(
+        self, model: nn.Module, variant: Variant, name: str, parameters: list[tuple[str, nn.Parameter]]
+    ) -> None:
+        super().__init__(model, variant, name)
+        self._named = parameters
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for key, parameter in self._named:
+            yield key.replace(f".{self.name}.", ".").removesuffix(f".{self.name}"), parameter
+
+    def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
+        return sum(p.numel() for _, p in self._named)
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        layers = self._layers()
+        before = [layer.disable_adapters for _, layer in layers]
+        for _, layer in layers:
+            layer.enable_adapters(enabled=False)
+        try:
+            yield
+        finally:
+            for (_, layer), was in zip(layers, before, strict=True):
+                layer.enable_adapters(enabled=not was)
+            for _, parameter in self._named:
+                parameter.requires_grad_(True)
+
+    def _layers(self) -> list[tuple[str, Any]]:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return [(key, m) for key, m in self.model.named_modules() if isinstance(m, BaseTunerLayer)]
+
+    def _remove(self) -> None:
+        for key, layer in self._layers():
+            if any(self.name in getattr(layer, part, {}) for part in layer.adapter_layer_names):
+                layer.delete_adapter(self.name)
+            left = any(len(getattr(layer, part)) for part in layer.adapter_layer_names if hasattr(layer, part))
+            if not left:
+                parent, _, attribute = key.rpartition(".")
+                setattr(self.model.get_submodule(parent), attribute, layer.get_base_layer())
+        if not self._layers():
+            self.model.__dict__.pop("peft_config", None)

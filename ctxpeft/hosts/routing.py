@@ -1,0 +1,45 @@
+"""Several adapters on one model: all at once in sum, or one a row of the batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from ctxpeft.errors import HostError
+from ctxpeft.hosts.controller import controller_of
+from ctxpeft.hosts.handle import Handle
+
+
+def activate(model: nn.Module, names: Sequence[str]) -> None:
+    """Make exactly these adapters act, composed in this order: inside modules join one softmax, outside ones follow.
+
+    Raises HostError for a name that is not attached or given twice.
+    """
+    controller = controller_of(model)
+    controller.check(names)
+    if len(set(names)) != len(names):
+        raise HostError(f"an adapter is named twice: {list(names)}")
+    for name, handle in controller.handles.items():
+        if not isinstance(handle, Handle) and name not in names:
+            raise HostError(f"'{name}' is an HF PEFT tuner; use handle.disabled() or detach it instead")
+    controller.active = tuple(names)
+
+
+@contextlib.contextmanager
+def route(model: nn.Module, rows: Sequence[str | None]) -> Iterator[None]:
+    """Inside the block row i of every batch goes through adapter rows[i] alone, None through the base.
+
+    A batch may hold each row several times in a run (beams). Raises HostError for a name that is not attached.
+    """
+    controller = controller_of(model)
+    controller.check(rows)
+    for name in rows:
+        if name is not None and not isinstance(controller.handles[name], Handle):
+            raise HostError(f"'{name}' is an HF PEFT tuner and cannot be routed by row")
+    before, controller.routed = controller.routed, tuple(rows)
+    try:
+        yield
+    finally:
+        controller.routed = before

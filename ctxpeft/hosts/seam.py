@@ -1,0 +1,223 @@
+"""The seam: how the modules of a layer see its attention and FFN, and put their word in.
+
+Each served attention module gets a shallow copy of its config that names our attention function; the model's own
+config is untouched, so masks are built for the real backend. Our function asks the original config for the real
+backend at every call, runs it, and merges what the memories read.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ctxpeft.blocks.capture import Capture
+from ctxpeft.blocks.compose import Active, compose
+from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.errors import HostError
+from ctxpeft.hosts.content import Content
+from ctxpeft.hosts.controller import Controller, Plan
+from ctxpeft.hosts.discover import Layer
+
+NAME = "ctxpeft"
+PLAN = "ctxpeft_plan"
+
+
+class Site(nn.Module):
+    """The modules of all adapters at one host module: a submodule of it, so that devices and shards follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict()
+
+    def add(self, name: str, index: int, module: ContextModule) -> None:
+        """Put the module with the given place in its variant's list under an adapter's name."""
+        if name not in self.adapters:
+            self.adapters[name] = nn.ModuleDict()
+        group: nn.ModuleDict = self.adapters[name]  # type: ignore[assignment]
+        group[str(index)] = module
+
+    def active(self, plan: Plan, site: str, like: Tensor) -> list[Active]:
+        """The modules that act at a site under a plan, with their row masks."""
+        found: list[Active] = []
+        for name in plan.names:
+            if name in self.adapters:
+                rows = plan.mask(name, like.shape[0], like.device)
+                modules: list[ContextModule] = list(self.adapters[name].children())  # type: ignore[arg-type]
+                found += [(module, rows) for module in modules if module.spec.site == site]
+        return found
+
+
+class Seam:
+    """The hooks in one layer. Plain object: parameters live in the `Site` submodules of the attention and the FFN."""
+
+    def __init__(self, layer: Layer, controller: Controller) -> None:
+        self.layer, self.controller = layer, controller
+        self.plan = Plan(())
+        self.hidden: Tensor | None = None
+        self.unrotated: Tensor | None = None
+        self.attended = False
+        self.projecting = False
+        self.attention_site = Site()
+        self.ffn_site = Site()
+        self.original_config: Any = None
+        self.removers: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Register the hooks and the config copy."""
+        layer = self.layer
+        attention: Any = layer.attention
+        self.original_config = attention.config
+        attention.config = copy.copy(attention.config)
+        attention.config._attn_implementation_internal = NAME
+        attention.ctxpeft = self.attention_site
+        attention.__dict__["_ctxpeft_seam"] = self
+        hooks = [
+            attention.register_forward_pre_hook(self._enter_attention, with_kwargs=True),
+            attention.register_forward_hook(self._leave_attention),
+            layer.unrotated_point().register_forward_hook(self._see_unrotated),
+        ]
+        if _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention):
+            hooks.append(layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True))
+        if layer.ffn is not None:
+            layer.ffn.ctxpeft = self.ffn_site
+            hooks.append(layer.ffn.register_forward_hook(self._leave_ffn))
+        self.removers = [hook.remove for hook in hooks]
+
+    def remove(self) -> None:
+        """Leave the layer as it was found."""
+        for remover in self.removers:
+            remover()
+        attention: Any = self.layer.attention
+        attention.config = self.original_config
+        del attention.ctxpeft
+        del attention.__dict__["_ctxpeft_seam"]
+        if self.layer.ffn is not None:
+            del self.layer.ffn.ctxpeft
+
+    def is_empty(self) -> bool:
+        """Whether no adapter has a module here."""
+        return not self.attention_site.adapters and not self.ffn_site.adapters
+
+    # One plan a pass: the layer's caller receives it as a keyword, so gradient checkpointing replays it.
+
+    def _enter_layer(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        kwargs.setdefault(PLAN, self.controller.plan())
+        return args, kwargs
+
+    def _enter_attention(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        plan = kwargs.pop(PLAN, None)
+        self.plan = self.controller.plan() if plan is None else plan
+        hidden = kwargs.get("hidden_states", args[0] if args else None)
+        self.hidden = hidden
+        self.attended = False
+        return args, kwargs
+
+    def _see_unrotated(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if not self.projecting and self.plan.names:
+            self.unrotated = output
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
+        self.attended = True
+        output, weights = self._delegate(module, query, key, value, mask, options)
+        active = self.attention_site.active(self.plan, "head", query)
+        if not active:
+            return output, weights
+        backend = str(self.original_config._attn_implementation)
+        content = Content(module, query, key, mask, options, backend)
+        capture = Capture(
+            output=output.transpose(1, 2),
+            hidden=None if self.hidden is None else self.hidden[:, None],
+            rotated=query,
+            unrotated=None if self.unrotated is None else self.layer.unrotated(self.unrotated),
+            log_mass=_once(content.log_mass),
+            key_count=content.key_count,
+            project_kv=self._project_kv,
+        )
+        merged, kept = compose(capture, active)
+        if weights is not None and kept is not None:
+            weights = weights * kept[..., None].to(weights.dtype)
+        return merged.transpose(1, 2).contiguous(), weights
+
+    def _delegate(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        backend = self.original_config._attn_implementation
+        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(backend, eager)
+        ours = module.config
+        module.config = self.original_config
+        try:
+            result: tuple[Tensor, Tensor | None] = function(module, query, key, value, mask, **options)
+            return result
+        finally:
+            module.config = ours
+
+    def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.projecting = True
+        try:
+            return self.layer.project_kv(x)
+        finally:
+            self.projecting = False
+
+    def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not self.attended and self.plan.names:
+            raise HostError(
+                f"the attention of {self.layer.name} ({type(module).__name__}) does not call transformers' attention "
+                "interface, so ctxpeft cannot serve it"
+            )
+        merged = self._merge(self.attention_site, "attention_output", output, self.hidden)
+        self.hidden = self.unrotated = None
+        return merged
+
+    def _leave_ffn(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self._merge(self.ffn_site, "ffn", output, args[0] if args else None)
+
+    def _merge(self, site: Site, name: str, output: Any, hidden: Tensor | None) -> Any:
+        """Merge the modules of a one-head site into what its host module returned; None leaves it as it is."""
+        if not self.plan.names:
+            return None
+        first = output[0] if isinstance(output, tuple) else output
+        active = site.active(self.plan, name, first)
+        if not active:
+            return None
+        capture = Capture(output=first[:, None], hidden=None if hidden is None else hidden[:, None])
+        merged = compose(capture, active)[0][:, 0]
+        return (merged, *output[1:]) if isinstance(output, tuple) else merged
+
+
+def _once(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The same tensor for everyone who asks."""
+    kept: list[Tensor] = []
+
+    def ask() -> Tensor:
+        if not kept:
+            kept.append(function())
+        return kept[0]
+
+    return ask
+
+
+def _takes_any_keyword(module: nn.Module) -> bool:
+    parameters = inspect.signature(module.forward).parameters.values()
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def attend(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The attention function registered with transformers; every served module finds its own seam."""
+    seam: Seam = module.__dict__["_ctxpeft_seam"]
+    return seam.attend(module, query, key, value, attention_mask, **options)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
