@@ -1,0 +1,186 @@
+"""`ls`, `show`, `cp`, `schema` and `doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ctxpeft
+from ctxpeft.shipped import shipped_file, shipped_names
+from ctxpeft.spec.registry import families, kinds
+from ctxpeft.spec.schema import variant_schema
+from tests.cli.running import run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_ls_variants(capsys: Capture) -> None:
+    outcome = run(capsys, "ls", "variants")
+    assert outcome.code == 0
+    names = [line.split()[0] for line in outcome.out.splitlines()[1:]]
+    assert names == shipped_names("variants")
+    (plus,) = (line for line in outcome.out.splitlines() if line.startswith("prefix-tuning-plus "))
+    for part in ("arXiv:2506.13674", "outside", "o ← o + elu(q)ᵀ M", "yes"):
+        assert part in plus
+
+
+def test_ls_variants_json(capsys: Capture) -> None:
+    rows = {row["name"]: row for row in run(capsys, "ls", "variants", "--json").result["variants"]}
+    assert list(rows) == shipped_names("variants")
+    assert rows["prefix-tuning"]["placement"] == "inside"
+    assert rows["prefix-tuning"]["identity_at_init"] is False
+    assert rows["lora-qv"]["placement"] == "peft"
+    assert rows["lora-qv"]["identity_at_init"] is None
+
+
+def test_ls_blocks(capsys: Capture) -> None:
+    rows = run(capsys, "ls", "blocks", "--json").result["blocks"]
+    listed = {(row["family"], row["kind"]) for row in rows}
+    assert listed == {(family, kind) for family in families() for kind in kinds(family)}
+    assert all(row["sign"] in ("positive", "signed") for row in rows if row["family"] == "feature_map")
+    assert run(capsys, "ls", "blocks").out.splitlines()[0] == families()[0]
+
+
+def test_ls_spaces_and_tasks(capsys: Capture) -> None:
+    spaces = run(capsys, "ls", "spaces", "--json").result["spaces"]
+    assert [row["name"] for row in spaces] == shipped_names("search")
+    tasks = run(capsys, "ls", "tasks", "--json").result["tasks"]
+    assert all(row["name"] for row in tasks)
+    assert run(capsys, "ls", "tasks").out.splitlines()[0].split() == ["name", "title"]
+
+
+def test_ls_of_something_else(capsys: Capture) -> None:
+    outcome = run(capsys, "ls", "variant")
+    assert outcome.code == 2
+    assert outcome.err == "error: ls: 'variant' is not a list; did you mean 'variants'?\n"
+
+
+def test_show(capsys: Capture) -> None:
+    outcome = run(capsys, "show", "prefix-tuning-plus")
+    assert outcome.code == 0
+    assert "    o ← o + elu(q)ᵀ M\n" in outcome.out
+    assert outcome.out.endswith(ctxpeft.load_variant("prefix-tuning-plus").to_yaml())
+
+
+def test_show_a_file_as_json(tmp_path: Path, capsys: Capture) -> None:
+    variant = ctxpeft.load_variant("llama-adapter")
+    variant.to_yaml(tmp_path / "mine.yaml")
+    result = run(capsys, "show", tmp_path / "mine.yaml", "--json").result
+    assert result["fingerprint"] == variant.fingerprint()
+    assert ctxpeft.load_variant(result["variant"]) == variant
+    assert {"block": "parameterization.frozen_projection"}.items() <= result["blocks"][1].items()
+
+
+def test_show_counts_on_a_model(shared: Path, capsys: Capture) -> None:
+    """The counts that the design gives for stories3M."""
+    model = shared / "models" / "stories3M"
+    for name, expected in (("prefix-tuning-plus", 36_864), ("lora-qv", 30_720)):
+        counted = run(capsys, "show", name, "--model", model, "--json").result["model"]
+        assert counted["trainable"] == expected
+        assert counted["parameters"] == 3_148_224
+    assert "36,864 (1.17%)" in run(capsys, "show", "prefix-tuning-plus", "--model", model).out
+
+
+def test_show_nothing(capsys: Capture) -> None:
+    outcome = run(capsys, "show", "prefix-tunig")
+    assert outcome.code == 2
+    assert outcome.err.endswith("did you mean 'prefix-tuning'?\n")
+
+
+def test_show_on_no_model(tmp_path: Path, capsys: Capture) -> None:
+    outcome = run(capsys, "show", "prefix-tuning", "--model", tmp_path)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: model '{tmp_path}' cannot be loaded")
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_cp(tmp_path: Path, capsys: Capture) -> None:
+    source = shipped_file("variants", "prefix-tuning-plus")
+    assert source is not None
+    target = tmp_path / "mine.yaml"
+    assert run(capsys, "cp", "prefix-tuning-plus", target).code == 0
+    assert target.read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
+    again = run(capsys, "cp", "prefix-tuning", target)
+    assert again.code == 2
+    assert again.err.startswith(f"error: {target}: exists already")
+    assert target.read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
+    assert sorted(tmp_path.iterdir()) == [target]
+
+
+def test_cp_into_a_folder(tmp_path: Path, capsys: Capture) -> None:
+    result = run(capsys, "cp", "ia3", tmp_path, "--json").result
+    assert result == {"name": "ia3", "file": str(tmp_path / "ia3.yaml")}
+    assert (tmp_path / "ia3.yaml").is_file()
+
+
+def test_cp_does_not_follow_a_dangling_link(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "nowhere.yaml")
+    assert run(capsys, "cp", "ia3", tmp_path / "link.yaml").code == 2
+    assert not (tmp_path / "nowhere.yaml").exists()
+
+
+def test_cp_nothing(tmp_path: Path, capsys: Capture) -> None:
+    outcome = run(capsys, "cp", "ia4", tmp_path / "x.yaml")
+    assert outcome.err == "error: nothing that ships is called 'ia4'; did you mean 'ia3'?\n"
+    assert outcome.code == 2
+
+
+def test_schema(capsys: Capture) -> None:
+    assert json.loads(run(capsys, "schema").out) == variant_schema()
+    assert run(capsys, "schema", "variant", "--json").result == variant_schema()
+    assert "modules" in json.loads(run(capsys, "schema", "space").out)["properties"]
+    assert run(capsys, "schema", "spaces").err.endswith("did you mean 'space'?\n")
+
+
+def test_doctor(capsys: Capture) -> None:
+    result = run(capsys, "doctor", "--json").result
+    assert result["versions"]["ctxpeft"] == ctxpeft.__version__
+    assert result["machine"]["threads"] == 1
+    assert result["blocks"]["counts"]["memory"] == len(kinds("memory"))
+    assert result["problems"] == []
+    outcome = run(capsys, "doctor")
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "all well")
+
+
+def test_doctor_on_a_model(shared: Path, capsys: Capture) -> None:
+    outcome = run(capsys, "doctor", "--model", shared / "models" / "stories260K")
+    assert outcome.code == 0
+    assert "supported: 5 layers, 8 query heads, 4 kv heads of width 8" in outcome.out
+
+
+def test_doctor_on_a_model_without_attention(tmp_path: Path, capsys: Capture) -> None:
+    config = {
+        "model_type": "mamba",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "vocab_size": 8,
+        "state_size": 4,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    outcome = run(capsys, "doctor", "--model", tmp_path)
+    assert outcome.code == 1
+    assert "problem: ctxpeft finds no attention it can serve in this model" in outcome.out
+
+
+def test_doctor_names_a_block_that_does_not_load(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    from importlib.metadata import EntryPoint
+
+    from ctxpeft.spec import registry
+
+    broken = EntryPoint("gate.foreign", "no_such_package.gates:Foreign", registry.GROUP)
+    known = registry.entry_points(group=registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [*known, broken])
+    registry._entries.cache_clear()
+    registry.kinds.cache_clear()
+    try:
+        outcome = run(capsys, "doctor")
+    finally:
+        monkeypatch.undo()
+        registry._entries.cache_clear()
+        registry.kinds.cache_clear()
+    assert outcome.code == 1
+    assert (
+        "problem: the block 'gate.foreign' (no_such_package.gates:Foreign) cannot be imported" in outcome.out
+    )

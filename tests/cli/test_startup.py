@@ -1,0 +1,33 @@
+"""The command line starts without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "optuna", "matplotlib", "sklearn", "datasets")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["no-such-command"], ["cp", "ia4", "x"], ["ls", "--help"]]
+)
+def test_no_heavy_import(arguments: list[str]) -> None:
+    code = (
+        "import sys, ctxpeft.cli\n"
+        f"ctxpeft.cli.main({arguments!r})\n"
+        f"print('IMPORTED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "IMPORTED []"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = f"import sys, ctxpeft\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,225 @@
+"""`ctxpeft validate`: every way a file can be broken is one sentence that names the file, and exit code 2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctxpeft.shipped import shipped_file, shipped_names
+from ctxpeft.spec.load import load_variant
+from tests.cli.running import run
+
+GOOD = "name: good\nmodules:\n  - placement: inside\n    memory: {kind: slots, count: 4}\n"
+
+
+def module(text: str) -> str:
+    return f"name: x\nmodules:\n  - {text}\n"
+
+
+def slots(text: str) -> str:
+    return module("{placement: inside, memory: {kind: slots, " + text + "}}")
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+FFN = "{placement: outside, site: ffn, feature_map: {kind: elu}, memory: {kind: matrix}, "
+
+BROKEN: dict[str, tuple[str | bytes, str]] = {
+    "unknown top-level key": (
+        GOOD + "moduls: []\n",
+        ":5: moduls: unknown key 'moduls'; did you mean 'modules'?",
+    ),
+    "unknown key in a block": (slots("cuont: 3"), ":3: modules[0].memory.cuont: unknown key 'cuont'"),
+    "misspelt kind": (
+        module("{placement: inside, memory: {kind: slotz}}"),
+        "unknown kind 'slotz'; did you mean 'slots'?",
+    ),
+    "misspelt placement": (module("{placement: insid, memory: {kind: slots}}"), "did you mean 'inside'?"),
+    "negative count": (slots("count: -3"), "memory.count: expected a whole number ≥ 1, found -3"),
+    "zero count": (slots("count: 0"), "expected a whole number ≥ 1, found 0"),
+    "count as text": (slots("count: '3'"), "expected a whole number, found '3'"),
+    "count as a truth value": (slots("count: true"), "expected a whole number, found true"),
+    "count with a fraction": (slots("count: 1.5"), "expected a whole number, found 1.5"),
+    "count in octal": (slots("count: 010"), "expected a whole number, found '010'"),
+    "not a number": (slots("init: {kind: normal, std: .nan}"), "expected a finite number, found nan"),
+    "infinity": (slots("init: {kind: normal, std: 1e999}"), "expected a finite number, found inf"),
+    "kind as text": (slots("init: zeros"), "expected a mapping such as {kind: zeros}"),
+    "gate on the wrong placement": (
+        module(
+            "{placement: outside, memory: {kind: slots}, gate: {kind: scalar, on: mass, activation: exp}}"
+        ),
+        "modules[0].gate.on: a gate acts on the mass only inside",
+    ),
+    "signed map inside": (
+        module("{placement: inside, memory: {kind: matrix}, feature_map: {kind: elu}}"),
+        "needs a mass: a positive feature map",
+    ),
+    "query at the FFN": (module(FFN + "query: {source: rotated}}"), "queries exist at site 'head'"),
+    "feature map forgotten": (
+        module("{placement: outside, memory: {kind: matrix}}"),
+        "give feature_map: {kind: ...}",
+    ),
+    "two bodies": (GOOD + "peft: {peft_type: LORA}\n", "found both"),
+    "no body": ("name: x\n", "found neither"),
+    "no name": ("modules:\n  - {placement: inside, memory: {kind: slots}}\n", "name: missing"),
+    "a number as name": (GOOD.replace("good", "5"), "name: expected text, found 5"),
+    "an illegal name": (GOOD.replace("good", "Not good"), "name: expected lower-case letters"),
+    "unknown peft_type": (
+        "name: x\npeft: {peft_type: LORRA}\n",
+        "unknown peft_type 'LORRA'; did you mean 'LORA'?",
+    ),
+    "a prompt method of PEFT": ("name: x\npeft: {peft_type: PREFIX_TUNING}\n", "cannot be injected in place"),
+    "modules as a mapping": ("name: x\nmodules: {placement: inside}\n", "modules: expected a list"),
+    "a module as a number": ("name: x\nmodules: [3]\n", "modules[0]: expected a mapping, found 3"),
+    "an index twice": (
+        module("{placement: inside, memory: {kind: slots}, scope: {layers: [1, 1]}}"),
+        "'layers' names an index twice",
+    ),
+    "an empty file": ("", "empty; expected a variant"),
+    "only a comment": ("# nothing\n", "empty; expected a variant"),
+    "a list": ("- a\n- b\n", "expected a mapping with 'name' and 'modules', found a list"),
+    "a scalar": ("just text\n", "found 'just text'"),
+    "a number": ("17\n", "found 17"),
+    "duplicate keys": (GOOD + "name: again\n", ":5: the key 'name' is given twice"),
+    "a billion laughs": (LAUGHS, "aliases expand to more than"),
+    "a recursive alias": ("name: x\nmodules: &m [*m]\n", "an alias contains itself"),
+    "an unknown alias": ("name: *nobody\n", "not valid YAML"),
+    "deep nesting": ("[" * 3000, "levels deep"),
+    "a huge file": (b"#" * (1 << 20) + b"\n\n", "too large"),
+    "binary": (bytes(range(256)), "not UTF-8 text"),
+    "a NUL byte": (b"name: \x00\n", "not text"),
+    "UTF-16": (GOOD.encode("utf-16"), "not UTF-8 text"),
+    "Latin-1": ("title: caf\u00e9\n".encode("latin-1"), "not UTF-8 text (byte 10)"),
+    "a tab": ("name: x\nmodules:\n\t- placement: inside\n", ":3: not valid YAML: a tab"),
+    "an unclosed bracket": ("name: [x\n", "not valid YAML"),
+    "two documents": (GOOD + "---\n" + GOOD, "another document"),
+    "a Python tag": ("name: !!python/object/apply:os.system [ls]\n", "tags such as"),
+    "a key that is a list": ("? [a]\n: b\n", "a key must be plain text"),
+    "a key that is a number": (GOOD + "1: x\n", "a key must be text"),
+    "a control character in a key": (GOOD + '"\\e[31m": x\n', "unknown key '\\x1b[31m'"),
+    "a line break in a key": (GOOD + '"a\\nb": x\n', "unknown key 'a\\nb'"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, expected = BROKEN[case]
+    file = tmp_path / "broken.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    outcome = run(capsys, "validate", file)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.err.startswith(f"error: {file}:")
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _nothing(path: Path) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [(_nothing, "no such file"), (_directory, "is a directory"), (_loop, "cannot be read")],
+)
+def test_what_is_no_file(
+    make: Callable[[Path], None], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "thing.yaml"
+    make(path)
+    outcome = run(capsys, "validate", path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {path}: ")
+    assert expected in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "secret.yaml"
+    path.write_text(GOOD)
+    path.chmod(0)
+    outcome = run(capsys, "validate", path)
+    assert outcome.code == 2
+    assert "cannot be read (permission denied)" in outcome.err
+
+
+def test_a_denied_file_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    outcome = run(capsys, "validate", tmp_path / "secret.yaml")
+    assert outcome.code == 2
+    assert outcome.err == f"error: {tmp_path / 'secret.yaml'}: cannot be read (permission denied)\n"
+
+
+def test_a_good_file_has_a_fingerprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+    outcome = run(capsys, "validate", file)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"{file}: ok  variant  {load_variant(file).fingerprint()}\n"
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bom.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert run(capsys, "validate", file).code == 0
+
+
+def test_one_bad_file_among_good_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text("name: x\n")
+    outcome = run(capsys, "validate", good, bad, good)
+    assert outcome.code == 2
+    assert len(outcome.out.splitlines()) == 2
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text("name: x\n")
+    outcome = run(capsys, "validate", good, bad, "--json")
+    assert outcome.code == 2
+    first, second = outcome.result["files"]
+    assert first == {
+        "file": str(good),
+        "kind": "variant",
+        "fingerprint": load_variant(good).fingerprint(),
+        "error": None,
+    }
+    assert second["fingerprint"] is None
+    assert second["error"] in outcome.err
+
+
+@pytest.mark.parametrize("kind", ["variants", "search"])
+def test_everything_that_ships_is_valid(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [shipped_file(kind, name) for name in shipped_names(kind)]
+    assert files
+    outcome = run(capsys, "validate", *files)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(outcome.out.splitlines()) == len(files)
+
+
+def test_no_file_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capsys, "validate")
+    assert outcome.code == 2
+    assert "FILE" in outcome.err

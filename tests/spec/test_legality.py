@@ -1,0 +1,137 @@
+"""Every row of the table of legal combinations refuses what it names, with its reason, at its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ctxpeft.errors import SpecError
+from ctxpeft.shipped import shipped_names
+from ctxpeft.spec.legality import TABLE
+from ctxpeft.spec.load import load_variant
+
+SLOTS = {"kind": "slots"}
+MATRIX = {"kind": "matrix"}
+VECTOR = {"kind": "vector"}
+ELU = {"kind": "elu"}
+RELU = {"kind": "relu"}
+SCALAR = {"kind": "scalar"}
+FROZEN = {"kind": "slots", "parameterization": {"kind": "frozen_projection"}}
+INSIDE = {"placement": "inside", "memory": SLOTS}
+OUTSIDE = {"placement": "outside", "memory": MATRIX, "feature_map": ELU}
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "merge-of-inside": {**INSIDE, "merge": "add"},
+    "merge-of-outside": {**OUTSIDE, "merge": "compete"},
+    "inside-needs-a-softmax": {**INSIDE, "site": "ffn"},
+    "sources-of-one-head-sites": {**OUTSIDE, "site": "ffn", "query": {"source": "rotated"}},
+    "heads-of-one-head-sites": {**OUTSIDE, "site": "attention_output", "scope": {"heads": [0]}},
+    "scale-has-no-memory": {**OUTSIDE, "merge": "scale", "gate": SCALAR},
+    "no-memory-only-scales": {"placement": "outside", "memory": {"kind": "none"}},
+    "scale-and-mix-need-a-gate": {**OUTSIDE, "merge": "mix"},
+    "feature-map-required": {"placement": "outside", "memory": MATRIX},
+    "feature-map-forbidden": {**INSIDE, "feature_map": RELU},
+    "inside-needs-mass": {"placement": "inside", "memory": MATRIX, "feature_map": ELU},
+    "normalizer-is-outside-only": {**INSIDE, "normalizer": "softmax"},
+    "normalizer-of-memory": {**OUTSIDE, "normalizer": "softmax"},
+    "sum-needs-positive-map": {**OUTSIDE, "normalizer": "sum"},
+    "gate-on-mass-is-inside-only": {**OUTSIDE, "gate": {**SCALAR, "on": "mass", "activation": "exp"}},
+    "gate-on-mass-is-positive": {**INSIDE, "gate": {**SCALAR, "on": "mass"}},
+    "channel-gate-is-outside-only": {**INSIDE, "gate": {**SCALAR, "per": "channel"}},
+    "length-bias-needs-its-merge": {**INSIDE, "length_bias": -1.0},
+    "frozen-projection-at-head": {"placement": "outside", "memory": FROZEN, "site": "ffn"},
+    "frozen-projection-has-head-width": {
+        "placement": "inside",
+        "memory": FROZEN,
+        "query": {"source": "output"},
+    },
+    "log-mass-gate-at-head": {**OUTSIDE, "site": "ffn", "gate": {"kind": "token", "source": "log_mass"}},
+    "frozen-projection-per-kv-head": {"placement": "inside", "memory": {**FROZEN, "per": "layer"}},
+    "learned-kernel-shares-its-slots": {
+        "placement": "outside",
+        "memory": {"kind": "slots", "score": "kernel"},
+        "feature_map": {"kind": "hedgehog"},
+    },
+}
+
+LEGAL: list[dict[str, Any]] = [
+    INSIDE,
+    OUTSIDE,
+    {**INSIDE, "merge": "compete_length", "length_bias": -1.0},
+    {**INSIDE, "normalizer": "none"},
+    {**INSIDE, "gate": {**SCALAR, "on": "mass", "activation": "exp"}},
+    {**INSIDE, "gate": {"kind": "constant", "on": "mass", "value": 0.5}},
+    {"placement": "inside", "memory": VECTOR},
+    {"placement": "inside", "memory": MATRIX, "feature_map": RELU},
+    {"placement": "outside", "memory": VECTOR, "site": "ffn"},
+    {"placement": "outside", "memory": MATRIX, "feature_map": RELU, "normalizer": "sum"},
+    {
+        "placement": "outside",
+        "memory": {"kind": "none"},
+        "merge": "scale",
+        "gate": {**SCALAR, "per": "channel"},
+    },
+    {
+        "placement": "outside",
+        "memory": {"kind": "slots", "score": "kernel"},
+        "feature_map": {"kind": "hedgehog"},
+        "phi_per": "kv_head",
+    },
+]
+
+
+def test_every_row_has_an_example() -> None:
+    assert set(BROKEN) == {row.id for row in TABLE}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
+def test_refused_with_reason_and_key(row: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_variant({"name": "x", "modules": [BROKEN[row.id]]})
+    assert str(caught.value) == f"variant: modules[0].{row.key}: {row.reason}"
+
+
+@pytest.mark.parametrize("module", LEGAL, ids=str)
+def test_legal(module: dict[str, Any]) -> None:
+    assert len(load_variant({"name": "x", "modules": [module]}).modules) == 1
+
+
+def test_what_is_left_out_is_resolved() -> None:
+    inside = load_variant({"name": "x", "modules": [INSIDE]}).modules[0]
+    assert (inside.merge, inside.normalizer, inside.query.source) == ("compete", "none", "rotated")
+    outside = load_variant({"name": "x", "modules": [{"placement": "outside", "memory": SLOTS}]}).modules[0]
+    assert (outside.merge, outside.normalizer, outside.query.source) == ("add", "softmax", "rotated")
+    beside = load_variant({"name": "x", "modules": [{**OUTSIDE, "site": "ffn"}]}).modules[0]
+    assert (beside.merge, beside.normalizer, beside.query.source) == ("add", "none", "hidden")
+
+
+IDENTITY = {
+    "llama-adapter",
+    "parallel-adapter-attention",
+    "parallel-adapter-ffn",
+    "prefix-tuning-plus",
+    "prefix-tuning-plus-gelu",
+    "prefix-tuning-plus-unrotated",
+}
+
+
+def test_who_claims_identity_at_init() -> None:
+    claimed = {name for name in shipped_names("variants") if load_variant(name).identity_at_init()}
+    assert claimed >= IDENTITY
+    assert not claimed & {"prefix-tuning", "p-tuning-v2", "ntk-attention", "length-compensated", "lora-qv"}
+
+
+@pytest.mark.parametrize(
+    ("gate", "identity"),
+    [
+        ({"kind": "none"}, False),
+        ({"kind": "scalar", "init": 0.0}, True),
+        ({"kind": "scalar", "init": 0.1}, False),
+        ({"kind": "scalar", "activation": "sigmoid"}, False),
+        ({"kind": "token", "activation": "linear"}, True),
+        ({"kind": "constant", "value": 0.0}, True),
+    ],
+)
+def test_inside_identity_needs_a_zero_gate_on_the_weight(gate: dict[str, Any], identity: bool) -> None:
+    assert load_variant({"name": "x", "modules": [{**INSIDE, "gate": gate}]}).identity_at_init() is identity
