@@ -25,6 +25,7 @@ class ContextModule(nn.Module):
         super().__init__()
         self.spec = spec
         self.dtype = compute_dtype(shape.dtype)
+        self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
         every = shape.heads == tuple(range(shape.query_heads))
         self.register_buffer(
             "heads", None if every else torch.tensor(shape.heads, device=shape.device), persistent=False

@@ -1,7 +1,7 @@
 """What the content softmax saw: its log-sum-exp L and the number of visible keys, per query.
 
-Recomputed from q, k and the mask the host handed to its kernel, in fp32, with gradients. Exact for every mask the
-eager and sdpa backends build.
+Read from the kernel that computes the content attention where it tells (`ctxpeft.hosts.fused`), else recomputed from
+q, k and the mask the host handed over, in fp32. Exact, gradients included, for every mask that eager and sdpa build.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class Content:
         kv_heads, length = self.key.shape[1], self.key.shape[2]
         dtype = compute_dtype(self.query.dtype)
         q = self.query.to(dtype).reshape(batch, kv_heads, heads // kv_heads * tokens, width)
-        scaling = self.options.get("scaling")
-        score = torch.matmul(q, self.key.to(dtype).transpose(2, 3)) * (width**-0.5 if scaling is None else scaling)
+        score = torch.matmul(q, self.key.to(dtype).transpose(2, 3)) * self.scaling()
         score = score.reshape(batch, heads, tokens, length)
         softcap = self.options.get("softcap")
         if softcap is not None:
@@ -52,6 +51,11 @@ class Content:
             score = torch.cat([score, sinks.to(dtype).view(1, -1, 1, 1).expand(batch, heads, tokens, 1)], -1)
         return torch.logsumexp(score, -1)
 
+    def scaling(self) -> float:
+        """The factor on the content scores."""
+        told = self.options.get("scaling")
+        return float(self.query.shape[-1] ** -0.5 if told is None else told)
+
     def key_count(self) -> Tensor:
         """Visible content keys of each query, broadcastable to (B, Hq, Tq)."""
         visible = self.visible()
@@ -59,13 +63,18 @@ class Content:
             return torch.full((1, 1, 1), self.key.shape[2], device=self.query.device)
         return visible.sum(-1)
 
+    def causal(self) -> bool:
+        """Whether the backend masks later keys by itself: it was given no mask and several queries."""
+        if self.mask is not None or self.backend == "eager" or self.query.shape[2] == 1:
+            return False
+        told = self.options.get("is_causal")
+        return bool(getattr(self.module, "is_causal", True) if told is None else told)
+
     def visible(self) -> Tensor | None:
         """Booleans broadcastable to (B, Hq, Tq, Tk), or None where every query sees every key."""
         tokens, length = self.query.shape[2], self.key.shape[2]
         if self.mask is None:
-            causal = self.options.get("is_causal")
-            causal = getattr(self.module, "is_causal", True) if causal is None else causal
-            if self.backend == "eager" or tokens == 1 or not causal:
+            if not self.causal():
                 return None
             return torch.ones(tokens, length, dtype=torch.bool, device=self.query.device).tril()[None, None]
         if not isinstance(self.mask, Tensor) or self.mask.ndim != 4:

@@ -24,6 +24,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
+from ctxpeft.hosts.fused import applicable, attention_with_mass
 
 NAME = "ctxpeft"
 PLAN = "ctxpeft_plan"
@@ -128,18 +129,27 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        output, weights = self._delegate(module, query, key, value, mask, options)
         active = self.attention_site.active(self.plan, "head", query)
         if not active:
-            return output, weights
+            return self._delegate(module, query, key, value, mask, options)
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
+        log_mass = _once(content.log_mass)
+        weights = None
+        if any(m.reads_log_mass for m, _ in active) and backend == "sdpa" and applicable(query, key, value, mask, options):
+            output, mass = attention_with_mass(
+                query, key, value, content.visible(), mask, content.causal(), content.scaling()
+            )
+            log_mass = _once(lambda: mass)
+        else:
+            output, weights = self._delegate(module, query, key, value, mask, options)
+            output = output.transpose(1, 2)
         capture = Capture(
-            output=output.transpose(1, 2),
+            output=output,
             hidden=None if self.hidden is None else self.hidden[:, None],
             rotated=query,
             unrotated=None if self.unrotated is None else self.layer.unrotated(self.unrotated),
-            log_mass=_once(content.log_mass),
+            log_mass=log_mass,
             key_count=content.key_count,
             project_kv=self._project_kv,
         )

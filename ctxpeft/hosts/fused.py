@@ -1,0 +1,103 @@
+"""Attention and its log-sum-exp from one kernel, with exact gradients through both.
+
+torch's CPU flash kernel returns L beside o but calls it non-differentiable. Its backward only needs
+
+    dS = P * (dP - D + dL),    D = rowsum(do * o),
+
+so handing it an o' with rowsum(do * o') = D - dL gives the gradient of both outputs in one call:
+o' = o - dL * do / |do|^2. In a merge dL is at most rho |do| |o - r|, so the correction is never larger than |o - r|.
+A row with do = 0 and dL != 0 cannot be expressed this way; `backward` then recomputes the scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class AttentionWithMass(torch.autograd.Function):
+    """q (B, H, T, d), k and v (B, H, S, d), additive mask or None -> o (B, H, T, d) and L (B, H, T)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
+    ) -> tuple[Tensor, Tensor]:
+        o, mass = _forward(q, k, v, 0.0, causal, attn_mask=mask, scale=scaling)
+        ctx.save_for_backward(q, k, v, mask, o, mass)
+        ctx.causal, ctx.scaling = causal, scaling
+        return o, mass
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor, dmass: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        q, k, v, mask, o, mass = ctx.saved_tensors
+        norm = do.square().sum(-1, keepdim=True, dtype=mass.dtype)
+        dmass = dmass[..., None].to(mass.dtype)
+        if bool(((norm == 0) & (dmass != 0)).any()):
+            return (*_recomputed(ctx, q, k, v, mask, do, dmass), None, None, None)
+        shifted = o - (dmass / norm.clamp_min(torch.finfo(norm.dtype).tiny) * do).to(o.dtype)
+        grads = _backward(
+            do.contiguous(), q, k, v, shifted, mass, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scaling
+        )
+        return (*grads, None, None, None)
+
+
+def _recomputed(
+    ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, do: Tensor, dmass: Tensor
+) -> tuple[Tensor, ...]:
+    """The same gradients by way of the score matrix."""
+    with torch.enable_grad():
+        q, k, v = (t.detach().requires_grad_() for t in (q, k, v))
+        score = q @ k.transpose(2, 3) * ctx.scaling
+        if mask is not None:
+            score = score + mask
+        if ctx.causal:
+            hidden = torch.ones(score.shape[-2:], dtype=torch.bool).triu(1)
+            score = score.masked_fill(hidden, -torch.inf)
+        outputs = (torch.softmax(score, -1) @ v, torch.logsumexp(score, -1))
+        return torch.autograd.grad(outputs, (q, k, v), (do, dmass[..., 0].to(do.dtype)))
+
+
+def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> bool:
+    """Whether the kernel can serve this call: CPU, equal widths, no dropout, cap, sink or bias, a mask it knows."""
+    plain = all(options.get(name) is None for name in ("softcap", "s_aux", "position_bias", "cache"))
+    dense = mask is None or (isinstance(mask, Tensor) and mask.ndim == 4)
+    return (
+        plain
+        and dense
+        and not torch.compiler.is_compiling()
+        and not options.get("dropout")
+        and query.device.type == "cpu"
+        and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
+        and query.shape[-1] == value.shape[-1]
+        and key.shape[2] > 0
+    )
+
+
+def attention_with_mass(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, mask: Any, causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Content attention o (B, Hq, T, dv) and L (B, Hq, T).
+
+    query (B, Hq, T, d); key and value (B, Hkv, S, d), repeated here as the host's own backend does. `causal` is for
+    the case without a mask. Rows that see nothing get L = -inf, where the kernel says 0.
+    """
+    repeat = query.shape[1] // key.shape[1]
+    if repeat > 1:
+        key, value = (t.repeat_interleave(repeat, 1) for t in (key, value))
+    if causal and key.shape[2] > query.shape[2]:
+        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+    additive = None
+    if isinstance(mask, Tensor):
+        additive = mask
+        if mask.dtype == torch.bool:
+            additive = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+        additive = additive[..., : key.shape[2]].to(query.dtype)
+    output, mass = AttentionWithMass.apply(query, key, value, additive, causal, scaling)  # type: ignore[no-untyped-call]
+    if visible is not None and not causal:
+        mass = mass.masked_fill(~visible.any(-1), -torch.inf)
+    return output, mass
