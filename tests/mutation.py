@@ -32,7 +32,9 @@ class Mutant:
 
 
 MUTANTS = (
-    Mutant("sign of the prefix", "blocks/compose.py", "n - m[..., None] * o", "n + m[..., None] * o", (BLOCKS,)),
+    Mutant(
+        "sign of the prefix", "blocks/compose.py", "n - m[..., None] * o", "n + m[..., None] * o", (BLOCKS,)
+    ),
     Mutant(
         "inside modules merged one after another",
         "blocks/compose.py",
@@ -40,32 +42,164 @@ MUTANTS = (
         "change = share[..., None] * (n - m[..., None] * merged)",
         (BLOCKS,),
     ),
-    Mutant("content mass forgotten", "blocks/compose.py", "total = torch.exp(log_mass - shift)", "total = torch.zeros_like(log_mass)", (BLOCKS,)),
-    Mutant("L detached", "blocks/compose.py", "torch.exp(log_mass - shift)", "torch.exp(log_mass.detach() - shift)", (BLOCKS,)),
-    Mutant("gate on the weight dropped", "blocks/compose.py", "(change if gate is None else gate * change)", "change", (BLOCKS,)),
-    Mutant("mix adds instead of mixing", "blocks/compose.py", "gate * (read.n - mine)", "gate * read.n", (BLOCKS,)),
+    Mutant(
+        "content mass forgotten",
+        "blocks/compose.py",
+        "total = torch.exp(log_mass - shift)",
+        "total = torch.zeros_like(log_mass)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "L detached",
+        "blocks/compose.py",
+        "torch.exp(log_mass - shift)",
+        "torch.exp(log_mass.detach() - shift)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "gate on the weight dropped",
+        "blocks/compose.py",
+        "(change if gate is None else gate * change)",
+        "change",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "mix adds instead of mixing",
+        "blocks/compose.py",
+        "gate * (read.n - mine)",
+        "gate * read.n",
+        (BLOCKS,),
+    ),
     Mutant("scaling of the slots lost", "blocks/memory/slots.py", "key) * self.scaling", "key)", (BLOCKS,)),
-    Mutant("softcap of the slots lost", "blocks/memory/slots.py", "torch.tanh(score / self.softcap) * self.softcap", "score", (FAMILIES,)),
-    Mutant("normaliser may be negative", "blocks/memory/matrix.py", "functional.softplus(self.zeta)", "self.zeta", (BLOCKS,)),
-    Mutant("wrong head repeat", "spec/blocks.py", '[h // repeat for h in self.heads]', '[h % self.kv_heads for h in self.heads]', (BLOCKS,)),
-    Mutant("temperature inverted", "blocks/query.py", "torch.exp(-self.log_temperature)", "torch.exp(self.log_temperature)", (BLOCKS,)),
-    Mutant("norm forgotten", "blocks/query.py", "x.square().mean(-1, keepdim=True)", "torch.ones_like(x[..., :1])", (BLOCKS,)),
-    Mutant("length counted without the log", "blocks/context_module.py", "torch.log(count.clamp_min(1))", "count.clamp_min(1)", (BLOCKS,)),
-    Mutant("gate on the mass reaches only the numerator", "blocks/context_module.py", "n * gate, m * gate[..., 0], None", "n * gate, m, None", (BLOCKS,)),
-    Mutant("elu for elu + 1", "blocks/feature_maps/elu_plus_one.py", "functional.elu(x) + 1", "functional.elu(x)", (BLOCKS,)),
-    Mutant("hedgehog without its other half", "blocks/feature_maps/hedgehog.py", "torch.cat([y, -y], -1)", "torch.cat([y, y], -1)", (BLOCKS,)),
+    Mutant(
+        "softcap of the slots lost",
+        "blocks/memory/slots.py",
+        "torch.tanh(score / self.softcap) * self.softcap",
+        "score",
+        (FAMILIES,),
+    ),
+    Mutant(
+        "normaliser may be negative",
+        "blocks/memory/matrix.py",
+        "functional.softplus(self.zeta)",
+        "self.zeta",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "wrong head repeat",
+        "spec/blocks.py",
+        "[h // repeat for h in self.heads]",
+        "[h % self.kv_heads for h in self.heads]",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "temperature inverted",
+        "blocks/query.py",
+        "torch.exp(-self.log_temperature)",
+        "torch.exp(self.log_temperature)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "norm forgotten",
+        "blocks/query.py",
+        "x.square().mean(-1, keepdim=True)",
+        "torch.ones_like(x[..., :1])",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "length counted without the log",
+        "blocks/context_module.py",
+        "torch.log(count.clamp_min(1))",
+        "count.clamp_min(1)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "gate on the mass reaches only the numerator",
+        "blocks/context_module.py",
+        "n * gate, m * gate[..., 0], None",
+        "n * gate, m, None",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "elu for elu + 1",
+        "blocks/feature_maps/elu_plus_one.py",
+        "functional.elu(x) + 1",
+        "functional.elu(x)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "hedgehog without its other half",
+        "blocks/feature_maps/hedgehog.py",
+        "torch.cat([y, -y], -1)",
+        "torch.cat([y, y], -1)",
+        (BLOCKS,),
+    ),
     Mutant("mask off by one", "hosts/content.py", ".tril()", ".tril(-1)", (FAMILIES,)),
-    Mutant("padding counted", "hosts/content.py", "score = score.masked_fill(~visible, -torch.inf)", "pass", (FAMILIES,)),
-    Mutant("content softcap forgotten", "hosts/content.py", "score = torch.tanh(score / softcap) * softcap", "pass", (FAMILIES,)),
-    Mutant("content scaling forgotten", "hosts/content.py", "width**-0.5 if scaling is None else scaling", "1.0", (FAMILIES,)),
+    Mutant(
+        "padding counted",
+        "hosts/content.py",
+        "score = score.masked_fill(~visible, -torch.inf)",
+        "pass",
+        (FAMILIES,),
+    ),
+    Mutant(
+        "content softcap forgotten",
+        "hosts/content.py",
+        "score = torch.tanh(score / softcap) * softcap",
+        "pass",
+        (FAMILIES,),
+    ),
+    Mutant(
+        "content scaling forgotten",
+        "hosts/content.py",
+        "width**-0.5 if scaling is None else scaling",
+        "1.0",
+        (FAMILIES,),
+    ),
     Mutant("reads after the merge", "hosts/seam.py", "rotated=query,", "rotated=query.flip(2),", (FAMILIES,)),
-    Mutant("rotated for unrotated", "hosts/discover.py", "output = self.split_heads(output, 0)", "output = self.split_heads(output, 0).roll(1, -1)", ("tests/hosts/test_sources.py",)),
-    Mutant("plan not replayed", "hosts/seam.py", "plan = kwargs.pop(PLAN, None)", "plan = kwargs.pop(PLAN, None) and None", (FAMILIES,)),
-    Mutant("memories cast down", "blocks/context_module.py", "return t.to(moved.device) if lowered else moved", "return moved", (ADAPTERS,)),
-    Mutant("rows not masked", "hosts/controller.py", "[r == name for r in self.rows", "[True for r in self.rows", (ADAPTERS,)),
-    Mutant("config left behind", "hosts/seam.py", "attention.config = self.original_config\n        del", "del", (FAMILIES, ADAPTERS)),
+    Mutant(
+        "rotated for unrotated",
+        "hosts/discover.py",
+        "output = self.split_heads(output, 0)",
+        "output = self.split_heads(output, 0).roll(1, -1)",
+        ("tests/hosts/test_sources.py",),
+    ),
+    Mutant(
+        "plan not replayed",
+        "hosts/seam.py",
+        "plan = kwargs.pop(PLAN, None)",
+        "plan = kwargs.pop(PLAN, None) and None",
+        (FAMILIES,),
+    ),
+    Mutant(
+        "memories cast down",
+        "blocks/context_module.py",
+        "return t.to(moved.device) if lowered else moved",
+        "return moved",
+        (ADAPTERS,),
+    ),
+    Mutant(
+        "rows not masked",
+        "hosts/controller.py",
+        "[r == name for r in self.rows",
+        "[True for r in self.rows",
+        (ADAPTERS,),
+    ),
+    Mutant(
+        "config left behind",
+        "hosts/seam.py",
+        "attention.config = self.original_config\n        del",
+        "del",
+        (FAMILIES, ADAPTERS),
+    ),
     Mutant("base left frozen", "hosts/freeze.py", "parameter.requires_grad_(trainable)", "pass", (FAMILIES,)),
-    Mutant("weights not checked", "adapters/load.py", "if tensor.shape != wanted[key].shape:", "if False:", ("tests/adapters",)),
+    Mutant(
+        "weights not checked",
+        "adapters/load.py",
+        "if tensor.shape != wanted[key].shape:",
+        "if False:",
+        ("tests/adapters",),
+    ),
 )
 
 
@@ -80,7 +214,9 @@ def survives(mutant: Mutant, package: Path) -> bool:
     try:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.laws]
         environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=package, env=environment, capture_output=True, text=True, check=False
+        )
         return done.returncode == 0
     finally:
         path.write_text(text, encoding="utf-8")

@@ -19,7 +19,10 @@ from ctxpeft.spec.variant import Variant
 
 
 def load(
-    model: nn.Module, directory_or_hub_id: str | os.PathLike[str], name: str = "default", trainable: bool = False
+    model: nn.Module,
+    directory_or_hub_id: str | os.PathLike[str],
+    name: str = "default",
+    trainable: bool = False,
 ) -> BaseHandle:
     """Attach a saved adapter: a folder, or the id of a Hub repository that holds one.
 
@@ -58,7 +61,9 @@ def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata: dict[str, Any] = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise AdapterError(f"{path}: not written by ctxpeft (its format is {metadata.get('format')!r})")
+                raise AdapterError(
+                    f"{path}: not written by ctxpeft (its format is {metadata.get('format')!r})"
+                )
             if metadata.get("fingerprint") != variant.fingerprint():
                 raise AdapterError(
                     f"{path}: its weights belong to another spec than {VARIANT} beside it; save the adapter again"
@@ -87,7 +92,9 @@ def _folder(what: str) -> Path:
         return Path(snapshot_download(what, allow_patterns=[VARIANT, WEIGHTS]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AdapterError(f"{what}: neither a local folder nor a repository the Hub would give ({reason})") from None
+        raise AdapterError(
+            f"{what}: neither a local folder nor a repository the Hub would give ({reason})"
+        ) from None
 
 
 def _fill(handle: BaseHandle, tensors: dict[str, Tensor], folder: Path) -> None:
@@ -96,16 +103,19 @@ def _fill(handle: BaseHandle, tensors: dict[str, Tensor], folder: Path) -> None:
     path = folder / WEIGHTS
     for key in wanted:
         if key not in tensors:
-            raise AdapterError(f"{path}: the model needs tensor '{key}', which is missing: made for another model")
+            raise AdapterError(
+                f"{path}: the model needs tensor '{key}', which is missing: made for another model"
+            )
     for key, tensor in tensors.items():
         if key not in wanted:
             raise AdapterError(f"{path}: unexpected tensor '{key}'{did_you_mean(key, list(wanted)[:50])}")
         if tensor.shape != wanted[key].shape:
-            raise AdapterError(
-                f"{path}: tensor '{key}' has shape {tuple(tensor.shape)} and this model needs {tuple(wanted[key].shape)}"
-            )
+            found, needed = tuple(tensor.shape), tuple(wanted[key].shape)
+            raise AdapterError(f"{path}: tensor '{key}' has shape {found} and this model needs {needed}")
         if tensor.is_floating_point() != wanted[key].is_floating_point():
-            raise AdapterError(f"{path}: tensor '{key}' has dtype {tensor.dtype}, expected a floating-point tensor")
+            raise AdapterError(
+                f"{path}: tensor '{key}' has dtype {tensor.dtype}, expected a floating-point tensor"
+            )
     with torch.no_grad():
         for key, tensor in tensors.items():
             wanted[key].copy_(tensor)

@@ -60,7 +60,7 @@ class ContextModule(nn.Module):
             lowered = moved.is_floating_point() and torch.finfo(moved.dtype).bits < 32
             return t.to(moved.device) if lowered else moved
 
-        super()._apply(keep_precision, recurse)
+        super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:

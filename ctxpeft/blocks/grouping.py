@@ -32,9 +32,12 @@ class Grouping(nn.Module):
         order = sorted(range(self.heads), key=lambda h: groups[h])
         moved = order != list(range(self.heads))
         inverse = sorted(range(self.heads), key=lambda i: order[i])
-        place = {"device": shape.device}
-        self.register_buffer("order", torch.tensor(order, **place) if moved else None, persistent=False)
-        self.register_buffer("inverse", torch.tensor(inverse, **place) if moved else None, persistent=False)
+        self.register_buffer(
+            "order", torch.tensor(order, device=shape.device) if moved else None, persistent=False
+        )
+        self.register_buffer(
+            "inverse", torch.tensor(inverse, device=shape.device) if moved else None, persistent=False
+        )
 
     def fold(self, x: Tensor) -> Tensor:
         """(B, H or 1, T, w) -> (B, G, (H/G) T, w). One head stands for all of them."""

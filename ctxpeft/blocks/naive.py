@@ -47,12 +47,18 @@ def tradeoff_attention(
 def moved_out(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, constant: float) -> Tensor:
     """(1 - lambda) o_i + lambda softmax(a q_i K_s) V_s with a constant lambda, arXiv:2506.13674, eq. 4."""
     return torch.stack(
-        [(1 - constant) * o[i] + constant * torch.softmax(a * slot_k @ q[i], 0) @ slot_v for i in range(len(q))]
+        [
+            (1 - constant) * o[i] + constant * torch.softmax(a * slot_k @ q[i], 0) @ slot_v
+            for i in range(len(q))
+        ]
     )
 
 
 def kernelised(o: Tensor, phi_q: Tensor, phi_k: Tensor, slot_v: Tensor, constant: float) -> Tensor:
-    """(1 - lambda) o_i + lambda phi(q_i)^T b1 / phi(q_i)^T b2, b1 = sum_j phi(k_j) v_j^T, b2 = sum_j phi(k_j); eq. 5."""
+    """(1 - lambda) o_i + lambda phi(q_i)^T b1 / phi(q_i)^T b2, arXiv:2506.13674, eq. 5.
+
+    b1 = sum_j phi(k_j) v_j^T and b2 = sum_j phi(k_j).
+    """
     b1 = sum(torch.outer(phi_k[j], slot_v[j]) for j in range(len(phi_k)))
     b2 = phi_k.sum(0)
     assert isinstance(b1, Tensor)
@@ -77,13 +83,22 @@ def ntk_attention(o: Tensor, log_mass: Tensor, phi_q: Tensor, matrix: Tensor, z:
 
 def llama_adapter(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, gate: Tensor) -> Tensor:
     """o_i + tanh(g) softmax(a q_i K_s) V_s, arXiv:2303.16199."""
-    return torch.stack([o[i] + torch.tanh(gate) * (torch.softmax(a * slot_k @ q[i], 0) @ slot_v) for i in range(len(o))])
+    return torch.stack(
+        [o[i] + torch.tanh(gate) * (torch.softmax(a * slot_k @ q[i], 0) @ slot_v) for i in range(len(o))]
+    )
 
 
 def length_compensated(
-    o: Tensor, log_mass: Tensor, count: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, bias: Tensor
+    o: Tensor,
+    log_mass: Tensor,
+    count: Tensor,
+    q: Tensor,
+    a: float,
+    slot_k: Tensor,
+    slot_v: Tensor,
+    bias: Tensor,
 ) -> Tensor:
-    """(1 - rho_i) o_i + rho_i r_i, rho_i = sigmoid(l_i + log n_i + b - L_i), n_i the visible content keys of query i."""
+    """(1 - rho_i) o_i + rho_i r_i, rho_i = sigmoid(l_i + log n_i + b - L_i), n_i the content keys query i sees."""
     rows = []
     for i in range(len(o)):
         score = a * slot_k @ q[i]

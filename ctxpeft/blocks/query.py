@@ -19,7 +19,8 @@ def naive_query(spec: QuerySpec, x: Tensor, temperature: Tensor | float) -> Tens
         x = x / ((x * x).mean(-1, keepdim=True) + EPS).sqrt()
     if spec.norm == "l2":
         x = x / ((x * x).sum(-1, keepdim=True) + EPS).sqrt()
-    return x * float(x.shape[-1]) ** POWERS[spec.scale] / temperature
+    factor: float = float(x.shape[-1]) ** POWERS[spec.scale]
+    return x * factor / temperature
 
 
 class Query(nn.Module):

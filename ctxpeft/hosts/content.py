@@ -45,7 +45,9 @@ class Content:
         if visible is not None:
             score = score.masked_fill(~visible, -torch.inf)
         if isinstance(self.mask, Tensor) and self.mask.is_floating_point():
-            score = score + torch.where(self.mask > _lowest(self.mask), self.mask, torch.zeros_like(self.mask)).to(dtype)
+            score = score + torch.where(
+                self.mask > _lowest(self.mask), self.mask, torch.zeros_like(self.mask)
+            ).to(dtype)
         sinks = self.options.get("s_aux")
         if sinks is not None:
             score = torch.cat([score, sinks.to(dtype).view(1, -1, 1, 1).expand(batch, heads, tokens, 1)], -1)

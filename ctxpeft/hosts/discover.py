@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,6 @@ class Layer:
     def shape(self, spec: ModuleSpec) -> SiteShape:
         """The shape of a module's site in this layer. Raises HostError where the layer lacks the site or a head."""
         weight = self.projection_weight()
-        common = {"hidden_width": self.hidden_width, "dtype": weight.dtype, "device": weight.device}
         if spec.site == "ffn" and self.ffn is None:
             raise HostError(f"{self.name} has no FFN module '{self.family.ffn}' to stand beside")
         if spec.site != "head":
@@ -48,7 +48,9 @@ class Layer:
                 value_width=width,
                 scaling=width**-0.5,
                 softcap=None,
-                **common,
+                hidden_width=width,
+                dtype=weight.dtype,
+                device=weight.device,
             )
         widths = {"hidden": self.hidden_width, "output": self.value_width}
         return SiteShape(
@@ -57,9 +59,11 @@ class Layer:
             heads=spec.scope.head_indices(self.query_heads),
             source_width=widths.get(str(spec.query.source), self.query_width),
             value_width=self.value_width,
-            scaling=float(getattr(self.attention, "scaling", self.query_width**-0.5)),
+            scaling=float(vars(self.attention).get("scaling", self.query_width**-0.5)),
             softcap=getattr(self.attention, "attn_logit_softcapping", None),
-            **common,
+            hidden_width=self.hidden_width,
+            dtype=weight.dtype,
+            device=weight.device,
         )
 
     def projection_weight(self) -> Tensor:
@@ -69,12 +73,16 @@ class Layer:
         return torch.empty(0, device=weights[0].device if weights else None) if weight is None else weight
 
     def split_heads(self, x: Tensor, which: int) -> Tensor:
-        """(..., heads * width) -> (..., heads, width) of q (0), k (1) or v (2), out of a fused projection if it is one."""
-        sizes = [self.query_heads * self.query_width, self.kv_heads * self.query_width, self.kv_heads * self.value_width]
+        """(..., heads * width) -> (..., heads, width) of q (0), k (1) or v (2), also out of a fused projection."""
+        sizes = [
+            self.query_heads * self.query_width,
+            self.kv_heads * self.query_width,
+            self.kv_heads * self.value_width,
+        ]
         if isinstance(self.family.projections, str):
-            x = x.split(sizes, dim=-1)[which]
+            x = torch.split(x, sizes, dim=-1)[which]
         heads = self.query_heads if which == 0 else self.kv_heads
-        return x.unflatten(-1, (heads, -1))
+        return x.reshape(*x.shape[:-1], heads, -1)
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(P, D) through the frozen W_K and W_V: K (Hkv, P, d) and V (Hkv, P, dv), key norm included, no RoPE."""
@@ -138,17 +146,20 @@ def discover(model: nn.Module) -> list[Layer]:
 
 def _by_structure(attention: nn.Module, attribute: str) -> Family | None:
     """A family not in the table that is built like llama: separate projections, no norm on the queries."""
-    alike = all(isinstance(getattr(attention, part, None), nn.Module) for part in ("q_proj", "k_proj", "v_proj", "o_proj"))
+    alike = all(
+        isinstance(getattr(attention, part, None), nn.Module)
+        for part in ("q_proj", "k_proj", "v_proj", "o_proj")
+    )
     normed = any(hasattr(attention, part) for part in ("q_norm", "q_layernorm", "query_norm"))
     return Family(attention=attribute) if alike and not normed and hasattr(attention, "head_dim") else None
 
 
-def _layer(index: int, name: str, family: Family, decoder: nn.Module, attention: nn.Module) -> Layer:
+def _layer(index: int, name: str, family: Family, decoder: nn.Module, attention: Any) -> Layer:
     config = attention.config
-    head: int = attention.head_dim  # type: ignore[assignment]
+    head: int = attention.head_dim
     ffn = getattr(decoder, family.ffn, None)
     if isinstance(family.projections, str):
-        query_heads = int(config.num_attention_heads)  # type: ignore[union-attr]
+        query_heads = int(config.num_attention_heads)
         kv_heads = int(getattr(config, "num_key_value_heads", None) or query_heads)
         value = head
     else:
@@ -166,5 +177,5 @@ def _layer(index: int, name: str, family: Family, decoder: nn.Module, attention:
         kv_heads=kv_heads,
         query_width=head,
         value_width=value,
-        hidden_width=int(config.hidden_size),  # type: ignore[union-attr]
+        hidden_width=int(config.hidden_size),
     )

@@ -13,7 +13,7 @@ MARK = ".ctxpeft."
 
 
 def remember(model: nn.Module) -> None:
-    """Note how the base stands before anything is attached: which parameters are trained, what the Trainer leaves out."""
+    """Note how the base stands: which parameters are trained, what the Trainer leaves out of checkpoints."""
     if "_ctxpeft_base" not in model.__dict__:
         model.__dict__["_ctxpeft_base"] = {
             "ignored": model.__dict__.get("_keys_to_ignore_on_save", ...),
@@ -33,7 +33,9 @@ def freeze(model: nn.Module) -> None:
             parameter.requires_grad_(False)
     ours = {id(p) for key, p in model.named_parameters() if MARK in key} | injected
     kept_out = [
-        key for key, value in model.state_dict(keep_vars=True).items() if id(value) not in ours and MARK not in key
+        key
+        for key, value in model.state_dict(keep_vars=True).items()
+        if id(value) not in ours and MARK not in key
     ]
     model._keys_to_ignore_on_save = kept_out  # type: ignore[assignment]
 

@@ -24,7 +24,7 @@ class AttentionWithMass(torch.autograd.Function):
     """q (B, H, T, d), k and v (B, H, S, d), additive mask or None -> o (B, H, T, d) and L (B, H, T)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
     ) -> tuple[Tensor, Tensor]:
         o, mass = _forward(q, k, v, 0.0, causal, attn_mask=mask, scale=scaling)
@@ -33,7 +33,7 @@ class AttentionWithMass(torch.autograd.Function):
         return o, mass
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor, dmass: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, do: Tensor, dmass: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, mask, o, mass = ctx.saved_tensors
         norm = do.square().sum(-1, keepdim=True, dtype=mass.dtype)
         dmass = dmass[..., None].to(mass.dtype)

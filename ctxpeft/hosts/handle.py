@@ -79,7 +79,11 @@ class BaseHandle(ABC):
         return f"{self.name}: {self.variant.title or self.variant.name}: {share}{folded}"
 
     def __repr__(self) -> str:
-        return f"<ctxpeft adapter {self.summary()}>" if self.attached else f"<detached ctxpeft adapter {self.name}>"
+        return (
+            f"<ctxpeft adapter {self.summary()}>"
+            if self.attached
+            else f"<detached ctxpeft adapter {self.name}>"
+        )
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -90,7 +94,9 @@ class BaseHandle(ABC):
 class Handle(BaseHandle):
     """A variant of the algebra, attached."""
 
-    def __init__(self, model: nn.Module, variant: Variant, name: str, built: list[Built], seams: list[Seam]) -> None:
+    def __init__(
+        self, model: nn.Module, variant: Variant, name: str, built: list[Built], seams: list[Seam]
+    ) -> None:
         super().__init__(model, variant, name)
         self.built, self.seams = built, seams
 

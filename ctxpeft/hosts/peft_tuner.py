@@ -22,7 +22,9 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise HostError("this variant wraps an HF PEFT tuner; install the extra: pip install 'ctxpeft[peft]'") from None
+        raise HostError(
+            "this variant wraps an HF PEFT tuner; install the extra: pip install 'ctxpeft[peft]'"
+        ) from None
     return peft
 
 
@@ -35,7 +37,9 @@ def _config(variant: Variant) -> Any:
     valid = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
     for key in arguments:
         if key not in valid:
-            raise SpecError(f"{variant.name}: peft.{key}: {cls.__name__} has no such argument{did_you_mean(key, valid)}")
+            raise SpecError(
+                f"{variant.name}: peft.{key}: {cls.__name__} has no such argument{did_you_mean(key, valid)}"
+            )
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
@@ -69,7 +73,7 @@ def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
 def count_injected(model: nn.Module, variant: Variant) -> int:
     """Trainable parameters the tuner would add, counted on a copy of the model on the meta device."""
     with torch.device("meta"):
-        bare = type(model)(copy.deepcopy(model.config))  # type: ignore[arg-type, call-arg]
+        bare: nn.Module = type(model)(copy.deepcopy(model.config))
         before = {id(p) for p in bare.parameters()}
         _peft().inject_adapter_in_model(_config(variant), bare, adapter_name="default")
     return sum(p.numel() for p in bare.parameters() if id(p) not in before)
@@ -114,7 +118,9 @@ class PeftHandle(BaseHandle):
         for key, layer in self._layers():
             if any(self.name in getattr(layer, part, {}) for part in layer.adapter_layer_names):
                 layer.delete_adapter(self.name)
-            left = any(len(getattr(layer, part)) for part in layer.adapter_layer_names if hasattr(layer, part))
+            left = any(
+                len(getattr(layer, part)) for part in layer.adapter_layer_names if hasattr(layer, part)
+            )
             if not left:
                 parent, _, attribute = key.rpartition(".")
                 setattr(self.model.get_submodule(parent), attribute, layer.get_base_layer())

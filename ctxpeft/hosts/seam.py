@@ -108,11 +108,15 @@ class Seam:
 
     # One plan a pass: the layer's caller receives it as a keyword, so gradient checkpointing replays it.
 
-    def _enter_layer(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _enter_layer(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         kwargs.setdefault(PLAN, self.controller.plan())
         return args, kwargs
 
-    def _enter_attention(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _enter_attention(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         plan = kwargs.pop(PLAN, None)
         self.plan = self.controller.plan() if plan is None else plan
         hidden = kwargs.get("hidden_states", args[0] if args else None)
@@ -136,7 +140,11 @@ class Seam:
         content = Content(module, query, key, mask, options, backend)
         log_mass = _once(content.log_mass)
         weights = None
-        if any(m.reads_log_mass for m, _ in active) and backend == "sdpa" and applicable(query, key, value, mask, options):
+        if (
+            any(m.reads_log_mass for m, _ in active)
+            and backend == "sdpa"
+            and applicable(query, key, value, mask, options)
+        ):
             output, mass = attention_with_mass(
                 query, key, value, content.visible(), mask, content.causal(), content.scaling()
             )

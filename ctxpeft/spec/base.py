@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+NAME_RULE = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
 
 
 class Spec(BaseModel):
-    """A value of the algebra. Unknown keys are errors; instances do not change after they are made."""
+    """A value of the algebra. Unknown keys are errors; instances do not change after they are made.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    Types are meant: `true`, `"3"` and infinity are no numbers; 16 and 16.0 are the same number.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, strict=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        return (
+            {key: _plain_value(value) for key, value in data.items()} if isinstance(data, Mapping) else data
+        )
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -29,8 +53,8 @@ class Domain:
 class BlockSpec(Spec):
     """Base of everything that is chosen by `kind`.
 
-    A kind is one class in one file: the spec, `naive` (the equation, readable) and `build` (the torch module).
-    `family` and `kind` place it in the registry; `cites` names the paper; `equation` is what `ctxpeft show` prints.
+    A kind is one class in one file: the spec, `naive` (the equation, readable) and `build` (the torch
+    module). `family` and `kind` place it in the registry; `cites` names the paper; `equation` is printed.
     """
 
     family: ClassVar[str]
@@ -39,15 +63,29 @@ class BlockSpec(Spec):
 
     kind: str
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A file must say the kind, although a constructor in Python need not."""
+        found = handler.resolve_ref_schema(handler(schema))
+        found["properties"]["kind"].pop("default", None)
+        found["required"] = sorted({*found.get("required", ()), "kind"})
+        return found
+
 
 def compact(value: Any) -> Any:
-    """Plain data holding `kind`, required keys and whatever differs from its default; it reads back to an equal spec."""
+    """Plain data: `kind`, required keys and whatever differs from its default; it reads back to an equal spec."""
     if isinstance(value, BaseModel):
         out: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
             item = getattr(value, name)
             written = compact(item)
-            if name == "kind" or field.is_required() or written != compact(field.get_default(call_default_factory=True)):
+            if (
+                name == "kind"
+                or field.is_required()
+                or written != compact(field.get_default(call_default_factory=True))
+            ):
                 out[name] = written
         return out | {name: compact(item) for name, item in (value.model_extra or {}).items()}
     if isinstance(value, dict):

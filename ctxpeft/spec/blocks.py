@@ -1,4 +1,4 @@
-"""Abstract specs of the block families: what a kind must declare so that the algebra can check and build it."""
+"""Abstract specs of the block families: what a kind declares so that the algebra can check and build it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SiteShape:
     """What a block needs to know of the place it serves; read from the host's weights, per layer.
 
     query_heads, kv_heads: heads at the site (1 and 1 at the one-head sites); heads: the query heads in scope;
-    source_width: width of the query source; value_width: width of what is merged; scaling: the factor on content
-    scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream.
+    source_width: width of the query source; value_width: width of what is merged; scaling: the factor on
+    content scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream.
     """
 
     query_heads: int
@@ -63,6 +63,10 @@ class FeatureMapSpec(BlockSpec):
     @abstractmethod
     def out_width(self, width: int) -> int:
         """Width of phi(x) for an input of the given width."""
+
+    @abstractmethod
+    def naive(self, x: torch.Tensor, params: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The equation, readable: (N, width) -> (N, out_width), with the module's parameters of one group."""
 
     @abstractmethod
     def build(self, width: int, groups: int) -> torch.nn.Module:
@@ -108,7 +112,7 @@ class MemorySpec(BlockSpec):
 
     @abstractmethod
     def mass(self) -> Literal["always", "positive_map", "never"]:
-        """When the read has a mass, so that it can compete inside: always, only under a positive phi, or never."""
+        """When the read has a mass and can compete inside: always, only under a positive phi, or never."""
 
     @abstractmethod
     def normalizers(self) -> tuple[Normalizer, ...]:
@@ -126,7 +130,7 @@ class MemorySpec(BlockSpec):
 
 
 class GateSpec(BlockSpec):
-    """g. Outside it multiplies as the merge says; inside it acts `on` the slot mass or on the prefix weight rho."""
+    """g. Outside it multiplies as the merge says; inside it acts `on` the slot mass or the prefix weight rho."""
 
     family: ClassVar[str] = "gate"
 

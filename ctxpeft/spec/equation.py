@@ -1,8 +1,8 @@
 """A variant as the line one would write on a blackboard: `o ← o + elu(q)ᵀ M`.
 
-Notation: o content output, L its log-mass, q the query (x the hidden state), K and V slot keys and values, M a matrix,
-b a vector, g a gate, ρ the weight of the memory, σ the logistic function. Each symbol is per head unless the spec
-shares it.
+Notation: o content output, L its log-mass, q the query (q̄ before RoPE, x the hidden state), K and V slot keys
+and values, M a matrix, z a positive normaliser, b a vector, g a gate, ρ the weight of the memory, σ the logistic
+function. Each symbol is per head unless the spec shares it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def variant_equations(variant: Variant) -> list[str]:
 
 
 def module_equation(module: ModuleSpec) -> str:
-    """The merge of one module, then what its symbols stand for, then where it acts if that is not everywhere."""
+    """The merge of one module, what its symbols stand for, and where it acts if that is not everywhere."""
     parts = _inside(module) if module.placement == "inside" else _outside(module)
     if _query(module.query) == "q'":
         parts.append(f"q' = {_query(module.query, spelled=True)}")

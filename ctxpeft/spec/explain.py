@@ -2,75 +2,134 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ctxpeft.errors import SpecError, did_you_mean
-from ctxpeft.spec.registry import Kinds, kinds
-from ctxpeft.spec.yaml_lines import Document
+from ctxpeft.spec.base import NAME, NAME_RULE
+from ctxpeft.spec.document import Document, dotted, one_line
+from ctxpeft.spec.fields import family_at, keys_at
+from ctxpeft.spec.registry import kinds
+
+__all__ = ["dotted", "shown", "spec_error"]
+
+Context = Mapping[str, Any]
+
+_EXPECTED: dict[str, Callable[[Context], str]] = {
+    "int_type": lambda _: "a whole number",
+    "int_parsing": lambda _: "a whole number",
+    "int_from_float": lambda _: "a whole number",
+    "int_parsing_size": lambda _: "a whole number of ordinary size",
+    "float_type": lambda _: "a number",
+    "float_parsing": lambda _: "a number",
+    "finite_number": lambda _: "a finite number",
+    "bool_type": lambda _: "true or false",
+    "bool_parsing": lambda _: "true or false",
+    "string_type": lambda _: "text",
+    "list_type": lambda _: "a list",
+    "dict_type": lambda _: "a mapping",
+    "model_type": lambda _: "a mapping",
+    "model_attributes_type": lambda _: "a mapping",
+    "literal_error": lambda c: " or ".join(f"'{name}'" for name in _literals(c)),
+    "greater_than_equal": lambda c: f"{_number(c['ge'])} ≥ {c['ge']:g}",
+    "greater_than": lambda c: f"{_number(c['gt'])} > {c['gt']:g}",
+    "less_than_equal": lambda c: f"{_number(c['le'])} ≤ {c['le']:g}",
+    "less_than": lambda c: f"{_number(c['lt'])} < {c['lt']:g}",
+    "too_short": lambda c: f"a list with at least {c['min_length']} item",
+    "string_too_short": lambda c: f"at least {c['min_length']} characters",
+    "string_too_long": lambda c: f"at most {c['max_length']} characters",
+    "string_pattern_mismatch": lambda c: (
+        NAME_RULE if c["pattern"] == NAME else f"text that matches {c['pattern']}"
+    ),
+}
+_NOT_THIS_TYPE = (
+    "literal_error",
+    "int_type",
+    "float_type",
+    "bool_type",
+    "string_type",
+    "list_type",
+    "dict_type",
+    "model_type",
+)
 
 
 def spec_error(error: ValidationError, document: Document, root: type[BaseModel]) -> SpecError:
-    """Turn pydantic's report into a SpecError about its first and most specific problem."""
-    problems = error.errors(include_url=False)
-    first = max(problems, key=lambda p: (p["type"] == "extra_forbidden", len(p["loc"])))
-    path = _written_path(first["loc"], document.data)
-    context = first.get("ctx", {})
-    kind = first["type"]
-    if kind == "illegal_combination":
-        path = (*path, *str(context["key"]).split("."))
-    where = f"{document.name}:{document.line(path)}: {dotted(path)}"
-    given = first.get("input")
+    """Turn pydantic's report into a SpecError about its most specific problem."""
+    problems = _most_specific(error.errors(include_url=False), document.data)
+    problem = problems[0]
+    path = _written_path(problem, document.data)
+    if problem["type"] == "illegal_combination":
+        path = (*path, *str(problem["ctx"]["key"]).split("."))
+    return SpecError(one_line(f"{document.where(path)}: {_sentence(problems, root)}"))
+
+
+def _sentence(problems: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
+    """What is wrong; several problems are the alternatives of one union."""
+    problem = problems[0]
+    kind, location, given = problem["type"], problem["loc"], problem.get("input")
+    context: Context = problem.get("ctx", {})
     if kind == "extra_forbidden":
-        valid = _fields_at(root, first["loc"][:-1])
-        return SpecError(f"{where}: unknown key '{first['loc'][-1]}'{did_you_mean(str(first['loc'][-1]), valid)}")
+        return f"unknown key '{location[-1]}'{did_you_mean(str(location[-1]), keys_at(root, location[:-1]))}"
     if kind == "missing":
-        return SpecError(f"{where}: missing; this key is required")
-    if kind == "union_tag_invalid":
-        names = [n.strip().strip("'") for n in str(context["expected_tags"]).split(",")]
-        return SpecError(f"{where}: unknown kind '{context['tag']}'{did_you_mean(context['tag'], names)}")
-    if kind == "union_tag_not_found":
-        return SpecError(f"{where}: expected a mapping with a 'kind', found {_shown(given)}")
-    if kind == "literal_error":
-        names = [n.strip().strip("'") for n in str(context["expected"]).replace(" or ", ", ").split(",")]
-        return SpecError(f"{where}: {_shown(given)} is not valid here{did_you_mean(str(given), names)}")
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return SpecError(f"{where}: expected a mapping, found {_shown(given)}")
+        return "missing; this key is required"
+    if kind == "invalid_key":
+        return f"a key must be text, found {shown(given)}"
+    family = family_at(root, location)
+    if family is not None and kind in ("union_tag_invalid", "union_tag_not_found", "model_attributes_type"):
+        return _about_kind(family, given)
+    if kind == "literal_error" and len(problems) == 1:
+        return f"{shown(given)} is not valid here{did_you_mean(str(given), _literals(context))}"
+    if all(p["type"] in _EXPECTED for p in problems):
+        expected = " or ".join(dict.fromkeys(_EXPECTED[p["type"]](p.get("ctx", {})) for p in problems))
+        return f"expected {expected}, found {shown(given)}"
     if kind == "illegal_combination":
-        return SpecError(f"{where}: {context['reason']}")
-    message = first["msg"].removeprefix("Value error, ")
+        return str(context["reason"])
+    message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if kind in ("value_error", "kind_as_text"):
-        return SpecError(f"{where}: {message}")
-    return SpecError(f"{where}: {message}, found {_shown(given)}")
+    return message if kind in ("value_error", "kind_as_text") else f"{message}, found {shown(given)}"
 
 
-def dotted(path: Sequence[str | int]) -> str:
-    """`modules[0].feature_map.kind`"""
-    out = ""
-    for part in path:
-        out += f"[{part}]" if isinstance(part, int) else (f".{part}" if out else str(part))
-    return out or "the document"
+def _about_kind(family: str, given: Any) -> str:
+    """A block that is not a mapping with an installed kind."""
+    known = kinds(family)
+    if isinstance(given, str):
+        example = given if given in known else next(iter(known))
+        return f"expected a mapping such as {{kind: {example}}}, found {shown(given)}"
+    if not isinstance(given, Mapping):
+        return f"expected a mapping with a 'kind', found {shown(given)}"
+    if "kind" not in given:
+        return f"missing 'kind'{did_you_mean('', known)}"
+    return f"unknown kind {shown(given['kind'])}{did_you_mean(str(given['kind']), known)}"
 
 
-def _shown(value: Any) -> str:
-    text = "nothing" if value is None else repr(value) if not isinstance(value, dict | list) else f"a {type(value).__name__}"
-    return text.replace("a dict", "a mapping") if len(text) <= 60 else text[:57] + "..."
+def _most_specific(problems: Sequence[ErrorDetails], data: Any) -> list[ErrorDetails]:
+    """The problem to tell, with its fellows where every alternative of a union failed on the type."""
+
+    def rank(problem: ErrorDetails) -> tuple[bool, int, bool]:
+        depth = len(_written_path(problem, data))
+        return problem["type"] == "extra_forbidden", depth, problem["type"] not in _NOT_THIS_TYPE
+
+    best = max(problems, key=rank)
+    if best["type"] not in _NOT_THIS_TYPE:
+        return [best]
+    place = _written_path(best, data)
+    return [p for p in problems if rank(p) == rank(best) and _written_path(p, data) == place]
 
 
-def _written_path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+def _written_path(problem: ErrorDetails, data: Any) -> tuple[str | int, ...]:
     """pydantic's location without the union tags that no file contains."""
     path: list[str | int] = []
-    for index, part in enumerate(loc):
-        if isinstance(data, dict):
+    location = problem["loc"]
+    for index, part in enumerate(location):
+        if isinstance(data, Mapping):
             if part in data:
                 data = data[part]
                 path.append(part)
-            elif index == len(loc) - 1:
+            elif problem["type"] == "missing" and index == len(location) - 1:
                 path.append(part)
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]
@@ -78,46 +137,26 @@ def _written_path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...
     return tuple(path)
 
 
-def _fields_at(root: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The valid keys of the model that a location points into."""
-    current: Any = root
-    pending: dict[str, Any] | None = None
-    for part in loc:
-        if pending is not None and part in pending:
-            current, pending = pending[str(part)], None
-            continue
-        pending = None
-        if isinstance(part, int):
-            continue
-        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
-            tagged = [c for c in _classes(current) if c.__name__ == part]
-            current = tagged[0] if tagged else current
-            continue
-        field = current.model_fields[str(part)]
-        family = next((m.family for m in field.metadata if isinstance(m, Kinds)), None) or _family(field.annotation)
-        if family:
-            pending = dict(kinds(family))
-            continue
-        candidates = _classes(field.annotation)
-        current = candidates[0] if len(candidates) == 1 else field.annotation
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, and a container only by its name."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _classes(annotation: Any) -> list[type[BaseModel]]:
-    """The models inside an annotation such as list[X], X | None or Annotated[X, ...]."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    found: list[type[BaseModel]] = []
-    for inner in typing.get_args(annotation):
-        found += _classes(inner)
-    return found
+def _literals(context: Context) -> list[str]:
+    return [name.strip().strip("'") for name in str(context["expected"]).replace(" or ", ", ").split(",")]
 
 
-def _family(annotation: Any) -> str | None:
-    """The block family of an annotation such as Annotated[X, Kinds(...)] | None."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((f for f in map(_family, typing.get_args(annotation)) if f), None)
-    for extra in getattr(annotation, "__metadata__", ()):
-        if isinstance(extra, Kinds):
-            return extra.family
-    return None
+def _number(bound: Any) -> str:
+    return "a whole number" if isinstance(bound, int) else "a number"

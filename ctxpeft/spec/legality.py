@@ -55,7 +55,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "sources-of-one-head-sites",
         "query.source",
-        "the sites 'attention_output' and 'ffn' offer the sources 'hidden' and 'output'; queries exist at site 'head'",
+        "the sites 'attention_output' and 'ffn' offer the sources 'hidden' and 'output'; queries exist at site "
+        "'head'",
         lambda m: m.site != "head" and m.query.source in ("rotated", "unrotated"),
     ),
     Row(
@@ -97,8 +98,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "inside-needs-mass",
         "feature_map.kind",
-        "placement 'inside' needs a mass: a positive feature map (elu gives 22 % negative masses), slots with score "
-        "'softmax', or a vector",
+        "placement 'inside' needs a mass: a positive feature map (elu gives 22 % negative masses), slots with "
+        "score 'softmax', or a vector",
         lambda m: m.placement == "inside" and not _has_mass(m),
     ),
     Row(
@@ -110,10 +111,12 @@ TABLE: tuple[Row, ...] = (
     Row(
         "normalizer-of-memory",
         "normalizer",
-        "this memory cannot take this normalizer (softmax slots take 'softmax'; kernel slots and matrices 'none' or "
-        "'sum'; everything else 'none')",
+        "this memory cannot take this normalizer (softmax slots take 'softmax'; kernel slots and matrices 'none' "
+        "or 'sum'; everything else 'none')",
         lambda m: (
-            m.placement == "outside" and m.normalizer is not None and m.normalizer not in m.memory.normalizers()
+            m.placement == "outside"
+            and m.normalizer is not None
+            and m.normalizer not in m.memory.normalizers()
         ),
     ),
     Row(
@@ -131,7 +134,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "gate-on-mass-is-positive",
         "gate",
-        "a gate on the mass adds log g and must be positive: use activation 'sigmoid' or 'exp', or a positive constant",
+        "a gate on the mass adds log g and must be positive: use activation 'sigmoid' or 'exp', or a positive "
+        "constant",
         lambda m: m.placement == "inside" and m.gate.on == "mass" and not m.gate.is_positive(),
     ),
     Row(
@@ -156,7 +160,9 @@ TABLE: tuple[Row, ...] = (
         "frozen-projection-has-head-width",
         "query.source",
         "this parameterization gives slot keys of one head's width: ask with source 'rotated' or 'unrotated'",
-        lambda m: _parameterization_flag(m, "head_site_only") and m.query.source not in ("rotated", "unrotated"),
+        lambda m: (
+            _parameterization_flag(m, "head_site_only") and m.query.source not in ("rotated", "unrotated")
+        ),
     ),
     Row(
         "log-mass-gate-at-head",
@@ -168,13 +174,15 @@ TABLE: tuple[Row, ...] = (
         "frozen-projection-per-kv-head",
         "memory.per",
         "this parameterization gives one set of slots a kv head: per must be 'kv_head'",
-        lambda m: _parameterization_flag(m, "per_kv_head_only") and getattr(m.memory, "per", None) != "kv_head",
+        lambda m: (
+            _parameterization_flag(m, "per_kv_head_only") and getattr(m.memory, "per", None) != "kv_head"
+        ),
     ),
     Row(
         "learned-kernel-shares-its-slots",
         "phi_per",
-        "kernel slots put their keys through phi too: a learned feature map must be shared as the slots are (phi_per = "
-        "memory.per)",
+        "kernel slots put their keys through phi too: a learned feature map must be shared as the slots are "
+        "(phi_per = memory.per)",
         lambda m: (
             m.memory.kind == "slots"
             and m.memory.feature_map_use() == "required"

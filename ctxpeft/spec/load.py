@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ctxpeft.errors import SpecError, did_you_mean
 from ctxpeft.shipped import shipped_file, shipped_names
-from ctxpeft.spec.explain import spec_error
+from ctxpeft.spec.document import Document
+from ctxpeft.spec.explain import shown, spec_error
 from ctxpeft.spec.variant import Variant
-from ctxpeft.spec.yaml_lines import Document, read_yaml
+from ctxpeft.spec.yaml_lines import read_yaml
 
 
 def load_variant(what: str | os.PathLike[str] | Mapping[str, Any] | Variant) -> Variant:
@@ -26,24 +26,25 @@ def load_variant(what: str | os.PathLike[str] | Mapping[str, Any] | Variant) -> 
         return what
     if isinstance(what, Mapping):
         return variant_from_data(Document(dict(what), {}, "variant"))
+    if not isinstance(what, str | os.PathLike):
+        raise SpecError(f"expected a variant's name, a path, a mapping or a Variant, found {shown(what)}")
     text = os.fspath(what)
     if _looks_like_a_path(text):
         return variant_from_file(Path(text))
     path = shipped_file("variants", text)
     if path is None:
-        raise SpecError(
-            f"no shipped variant is called '{text}' and no such file exists{did_you_mean(text, shipped_names('variants'))}"
-        )
+        hint = did_you_mean(text, shipped_names("variants"))
+        raise SpecError(f"no shipped variant is called {shown(text)} and no such file exists{hint}")
     return variant_from_file(path)
 
 
 def _looks_like_a_path(text: str) -> bool:
-    return text.endswith((".yaml", ".yml", ".json")) or os.sep in text or Path(text).is_file()
+    return text.endswith((".yaml", ".yml", ".json")) or os.sep in text or os.path.isfile(text)
 
 
 def variant_from_file(path: Path) -> Variant:
     """A variant from a YAML file; an adapter folder (with its variant.yaml) is accepted too."""
-    if path.is_dir() and (path / "variant.yaml").is_file():
+    if os.path.isfile(path / "variant.yaml"):
         path = path / "variant.yaml"
     return variant_from_data(read_yaml(path))
 
@@ -53,14 +54,10 @@ def variant_from_data(document: Document) -> Variant:
     if document.data is None:
         raise SpecError(f"{document.name}: empty; expected a variant with 'name' and 'modules'")
     if not isinstance(document.data, dict):
-        found = "a list" if isinstance(document.data, list) else type(document.data).__name__
-        raise SpecError(f"{document.name}: expected a mapping with 'name' and 'modules', found {found}")
+        raise SpecError(
+            f"{document.name}: expected a mapping with 'name' and 'modules', found {shown(document.data)}"
+        )
     try:
         return Variant.model_validate(document.data)
     except ValidationError as error:
         raise spec_error(error, document, Variant) from None
-
-
-def dump_yaml(data: Any) -> str:
-    """Plain data as YAML, keys in order."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)

@@ -20,10 +20,11 @@ Site = Literal["head", "attention_output", "ffn"]
 class ModuleSpec(Spec):
     """o <- merge(o, L, memory.read(query(source), phi), gate) at one site of the layers in scope.
 
-    placement inside: the memory joins the softmax over the content (merge `compete`, or `compete_length`, which adds
-    log(number of visible content keys) + b_h to its log-mass; `length_bias` is the initial b_h).
+    placement inside: the memory joins the softmax over the content (merge `compete`, or `compete_length`, which
+    adds log(number of visible content keys) + b_h to its log-mass; `length_bias` is the initial b_h).
     placement outside: o + g r (`add`), (1-g) o + g r (`mix`), g o (`scale`, no memory).
-    Left out, `merge`, `normalizer` and `query.source` take the only or usual value of their placement, memory and site.
+    Left out, `merge`, `normalizer` and `query.source` take the only or usual value of their placement, memory
+    and site.
     """
 
     placement: Literal["inside", "outside"]
@@ -42,7 +43,9 @@ class ModuleSpec(Spec):
     @classmethod
     def _mapping(cls, value: Any) -> Any:
         if isinstance(value, str):
-            raise PydanticCustomError("kind_as_text", "expected a mapping such as {example}", {"example": "{kind: " + value + "}"})
+            raise PydanticCustomError(
+                "kind_as_text", "expected a mapping such as {example}", {"example": "{kind: " + value + "}"}
+            )
         return value
 
     @model_validator(mode="after")
@@ -54,7 +57,9 @@ class ModuleSpec(Spec):
             object.__setattr__(self, "query", self.query.model_copy(update={"source": source}))
         for row in TABLE:
             if row.broken(self):
-                raise PydanticCustomError("illegal_combination", "{reason}", {"reason": row.reason, "key": row.key})
+                raise PydanticCustomError(
+                    "illegal_combination", "{reason}", {"reason": row.reason, "key": row.key}
+                )
         if self.normalizer is None:
             resolved = "none" if self.placement == "inside" else self.memory.normalizers()[0]
             object.__setattr__(self, "normalizer", resolved)
@@ -65,8 +70,8 @@ class ModuleSpec(Spec):
         return self.placement == "inside" or self.normalizer in ("sum", "softmax")
 
     def identity_at_init(self) -> bool:
-        """Whether attaching the module changes no output, bit for bit: outside/add with a zero read or a zero gate,
-        inside with a zero gate on the weight. Nothing else claims it."""
+        """Whether attaching the module changes no output, bit for bit: outside/add with a zero read or a zero
+        gate, inside with a zero gate on the weight. Nothing else claims it."""
         if self.placement == "inside":
             return self.gate.on == "weight" and self.gate.is_zero_at_init()
         return self.merge == "add" and (self.memory.zero_read_at_init() or self.gate.is_zero_at_init())

@@ -14,8 +14,9 @@ Source = Literal["rotated", "unrotated", "hidden", "output"]
 class QuerySpec(Spec):
     """q' = scale(norm(source)) / temperature.
 
-    source: `rotated` (the query after RoPE), `unrotated` (after bias and q_norm, before RoPE), `hidden` (what enters
-    the attention or FFN block), `output` (what leaves it). Left out: `rotated` at the head site, `hidden` elsewhere.
+    source: `rotated` (the query after RoPE), `unrotated` (after bias and q_norm, before RoPE), `hidden` (what
+    enters the attention or FFN block), `output` (what leaves it). Left out: `rotated` at the head site, `hidden`
+    elsewhere.
     norm: over the width of one head. scale: a power of the width d (Performer and NTK-Attention use d^-1/4).
     temperature: a positive number; learned (one a head) if `learned_temperature`.
     """

@@ -32,8 +32,8 @@ def _entries() -> dict[str, dict[str, EntryPoint]]:
         known = families.setdefault(family, {})
         if kind in known and known[kind].value != entry.value:
             raise SpecError(
-                f"two installed packages register the block '{entry.name}': {known[kind].value} and {entry.value}; "
-                "uninstall one of them or rename its kind"
+                f"two installed packages register the block '{entry.name}': {known[kind].value} and "
+                f"{entry.value}; uninstall one of them or rename its kind"
             )
         known[kind] = entry
     return families
@@ -46,7 +46,7 @@ def families() -> list[str]:
 
 @cache
 def kinds(family: str) -> dict[str, type[BlockSpec]]:
-    """All installed kinds of a family, by name. Raises SpecError if an entry point does not hold what it names."""
+    """Installed kinds of a family, by name. Raises SpecError if an entry point does not hold what it names."""
     entries = _entries().get(family)
     if not entries:
         raise SpecError(f"no block family '{family}' is installed{did_you_mean(family, _entries())}")

@@ -60,7 +60,7 @@ class Scope(Spec):
         return sorted(layers)
 
     def head_indices(self, count: int) -> tuple[int, ...]:
-        """The query heads in scope of a layer that has `count`. Raises HostError on an index it does not have."""
+        """The query heads in scope of a layer of `count`. Raises HostError on an index it does not have."""
         if self.heads == "all":
             return tuple(range(count))
         bad = [i for i in self.heads if int(i) >= count]

@@ -1,4 +1,4 @@
-"""A variant: a method, as a list of modules (or a wrapped HF PEFT tuner), plus what it is and where it comes from."""
+"""A variant: a method, as a list of modules (or a wrapped HF PEFT tuner), and where it comes from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, model_validator
 
-from ctxpeft.spec.base import Domain, Spec, compact
+from ctxpeft.spec.base import NAME, Domain, Spec, compact
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.peft import PeftSpec
+from ctxpeft.spec.yaml_lines import dump_yaml
 
 DESCRIPTIVE = ("name", "title", "source", "regime", "differs", "training")
 HEADER = "# yaml-language-server: $schema=https://ctxpeft.github.io/schema/variant.json\n"
 
 
 class TrainingHints(Spec):
-    """Values measured to work for the variant; `train` and `compare` start from them, nothing depends on them."""
+    """Values measured to work for the variant; `train` and `compare` start from them."""
 
     learning_rate: Annotated[float, Field(gt=0), Domain(1e-4, 1e-1, log=True)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -29,23 +29,24 @@ class TrainingHints(Spec):
 class Variant(Spec):
     """A context-based PEFT method in the algebra, or an injectable HF PEFT tuner to compare it with.
 
-    name: how it is called; title, source (paper), regime (what it is for), differs (where the file departs from the
-    published method): for people. Modules act in list order; see `ctxpeft.spec.module`.
+    name: how it is called; title, source (paper), regime (what it is for), differs (where the file departs from
+    the published method): for people. Modules act in list order; see `ctxpeft.spec.module`.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+    name: Annotated[str, Field(pattern=NAME, max_length=80)]
     title: str = ""
     source: str = ""
     regime: str = ""
     differs: str = ""
-    modules: list[ModuleSpec] = []
+    modules: list[ModuleSpec] = Field(default_factory=list)
     peft: PeftSpec | None = None
     training: TrainingHints = TrainingHints()
 
     @model_validator(mode="after")
     def _one_body(self) -> Variant:
         if bool(self.modules) == (self.peft is not None):
-            raise ValueError("expected either a non-empty list 'modules' or a mapping 'peft'")
+            found = "found both" if self.modules else "found neither"
+            raise ValueError(f"expected either a non-empty list 'modules' or a mapping 'peft', {found}")
         return self
 
     @classmethod
@@ -57,7 +58,7 @@ class Variant(Spec):
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """YAML text that reads back to an equal variant; also written to `path` (atomically) if given."""
-        text = HEADER + yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+        text = HEADER + dump_yaml(self.to_dict())
         if path is not None:
             from ctxpeft.files import write_text
 
@@ -70,7 +71,7 @@ class Variant(Spec):
         return data
 
     def fingerprint(self) -> str:
-        """SHA-256 of the method: canonical JSON, defaults filled, descriptive fields left out, module order kept."""
+        """SHA-256 of canonical JSON: defaults filled, descriptive fields left out, module order kept."""
         data = self.model_dump(mode="json", exclude=set(DESCRIPTIVE))
         for module in data["modules"]:
             _one_head_site_canonical(module)

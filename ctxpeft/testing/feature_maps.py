@@ -42,7 +42,10 @@ class FeatureMapConformance:
         naive = torch.stack(
             [
                 torch.stack(
-                    [self.spec.naive(x[b, g], {k: p[g] for k, p in parameters.items()}) for g in range(self.groups)]  # type: ignore[attr-defined]
+                    [
+                        self.spec.naive(x[b, g], {k: p[g] for k, p in parameters.items()})
+                        for g in range(self.groups)
+                    ]
                 )
                 for b in range(x.shape[0])
             ]

@@ -30,7 +30,15 @@ class Heads:
 
     @classmethod
     def random(
-        cls, seed: int, batch: int, kv_heads: int, repeat: int, tokens: int, width: int, value_width: int, mask: str
+        cls,
+        seed: int,
+        batch: int,
+        kv_heads: int,
+        repeat: int,
+        tokens: int,
+        width: int,
+        value_width: int,
+        mask: str,
     ) -> Heads:
         """A problem with `mask` one of causal, padded (left, by row), window (2 tokens), full."""
         g = torch.Generator().manual_seed(seed)
@@ -83,7 +91,9 @@ class Heads:
             device=torch.device("cpu"),
         )
 
-    def module(self, spec: dict[str, Any], seed: int = 0, heads: tuple[int, ...] | None = None) -> ContextModule:
+    def module(
+        self, spec: dict[str, Any], seed: int = 0, heads: tuple[int, ...] | None = None
+    ) -> ContextModule:
         """A module for this site, every parameter moved away from its init so that no term vanishes."""
         torch.manual_seed(seed)
         module = ContextModule(ModuleSpec.model_validate(spec), self.shape(heads))
@@ -133,5 +143,3 @@ class Heads:
             for b in range(self.query.shape[0])
         ]
         return torch.stack(rows)
-
-

@@ -41,7 +41,13 @@ def tiny_model(family: str = "llama", seed: int = 0, **options: Any) -> PreTrain
     """A random model of a family in eval mode, with weights large enough that attention matters."""
     settings = {**COMMON, **FAMILIES[family], **options}
     if family == "gpt2":
-        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"):
+        for key in (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "head_dim",
+        ):
             settings.pop(key, None)
         settings.pop("num_key_value_heads")
         settings.pop("max_position_embeddings")

@@ -28,7 +28,9 @@ def problems(draw):
 
 
 def slots_of(module):
-    return dict(module.named_parameters())["memory.slots.key"], dict(module.named_parameters())["memory.slots.value"]
+    return dict(module.named_parameters())["memory.slots.key"], dict(module.named_parameters())[
+        "memory.slots.value"
+    ]
 
 
 def check(heads, module, expected, **extra):
@@ -47,7 +49,9 @@ def test_inside_is_one_softmax_over_slots_and_content(heads, per):
     key, value = slots_of(module)
     groups = heads.shape().group_of_heads(per)
     expected = heads.per_head(
-        lambda q, k, v, visible, a, h: naive.prefix_attention(q, k, v, visible, a, key[groups[h]], value[groups[h]])
+        lambda q, k, v, visible, a, h: naive.prefix_attention(
+            q, k, v, visible, a, key[groups[h]], value[groups[h]]
+        )
     )
     check(heads, module, expected)
 
@@ -89,7 +93,12 @@ def test_several_inside_modules_are_one_concatenation(heads, count):
 def test_moved_out_with_constant_lambda(heads, constant):
     """arXiv:2506.13674, eq. 4."""
     module = heads.module(
-        {"placement": "outside", "merge": "mix", "memory": SLOTS, "gate": {"kind": "constant", "value": constant}}
+        {
+            "placement": "outside",
+            "merge": "mix",
+            "memory": SLOTS,
+            "gate": {"kind": "constant", "value": constant},
+        }
     )
     key, value = slots_of(module)
 
@@ -127,10 +136,16 @@ def test_kernelised_with_normaliser(heads, constant):
 
 
 @few
-@given(problems(), st.sampled_from(["query_head", "kv_head", "layer"]), st.sampled_from(["elu", "gelu", "identity"]))
+@given(
+    problems(),
+    st.sampled_from(["query_head", "kv_head", "layer"]),
+    st.sampled_from(["elu", "gelu", "identity"]),
+)
 def test_prefix_tuning_plus(heads, per, kind):
     """arXiv:2506.13674, eq. 7: o + phi(q)^T M."""
-    module = heads.module({"placement": "outside", "feature_map": {"kind": kind}, "memory": {"kind": "matrix", "per": per}})
+    module = heads.module(
+        {"placement": "outside", "feature_map": {"kind": kind}, "memory": {"kind": "matrix", "per": per}}
+    )
     matrix = module.memory.matrix
     groups = heads.shape().group_of_heads(per)
     phi = module.spec.feature_map.naive
@@ -169,7 +184,9 @@ def test_ntk_attention(heads):
 @given(problems())
 def test_llama_adapter(heads):
     """arXiv:2303.16199: o + tanh(g_h) softmax(q K_s) V_s."""
-    module = heads.module({"placement": "outside", "memory": SLOTS, "gate": {"kind": "scalar", "activation": "tanh"}})
+    module = heads.module(
+        {"placement": "outside", "memory": SLOTS, "gate": {"kind": "scalar", "activation": "tanh"}}
+    )
     key, value = slots_of(module)
     gate = module.gate.logit
 
@@ -184,7 +201,9 @@ def test_llama_adapter(heads):
 @given(problems())
 def test_length_compensated_competition(heads):
     """rho = sigmoid(l + log n + b - L)."""
-    module = heads.module({"placement": "inside", "merge": "compete_length", "length_bias": -1.0, "memory": SLOTS})
+    module = heads.module(
+        {"placement": "inside", "merge": "compete_length", "length_bias": -1.0, "memory": SLOTS}
+    )
     key, value = slots_of(module)
 
     def equation(q, k, v, visible, a, h):
@@ -200,8 +219,16 @@ def test_length_compensated_competition(heads):
 @given(problems())
 def test_slots_with_a_kernel_collapse_into_a_matrix(heads):
     """sum_j phi(q)^T phi(k_j) v_j = phi(q)^T M with M = sum_j phi(k_j) v_j^T."""
-    slots = heads.module({"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {**SLOTS, "score": "kernel"}})
-    matrix = heads.module({"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix", "per": "kv_head"}})
+    slots = heads.module(
+        {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {**SLOTS, "score": "kernel"}}
+    )
+    matrix = heads.module(
+        {
+            "placement": "outside",
+            "feature_map": {"kind": "elu"},
+            "memory": {"kind": "matrix", "per": "kv_head"},
+        }
+    )
     key, value = slots_of(slots)
     matrix.memory.matrix.data = torch.nn.functional.elu(key).transpose(1, 2) @ value
     assert torch.allclose(heads.composed(slots), heads.composed(matrix), rtol=1e-9, atol=1e-10)
@@ -253,7 +280,11 @@ def test_gates_inside(heads, on):
     """On the weight: rho <- g rho. On the mass: l <- l + log g."""
     activation = "tanh" if on == "weight" else "sigmoid"
     module = heads.module(
-        {"placement": "inside", "memory": SLOTS, "gate": {"kind": "scalar", "activation": activation, "on": on}}
+        {
+            "placement": "inside",
+            "memory": SLOTS,
+            "gate": {"kind": "scalar", "activation": activation, "on": on},
+        }
     )
     key, value = slots_of(module)
     gate = module.gate.logit
@@ -273,11 +304,20 @@ def test_gates_inside(heads, on):
 
 
 @few
-@given(problems(), st.sampled_from(["query", "hidden", "output", "log_mass"]), st.sampled_from(["add", "mix", "scale"]))
+@given(
+    problems(),
+    st.sampled_from(["query", "hidden", "output", "log_mass"]),
+    st.sampled_from(["add", "mix", "scale"]),
+)
 def test_token_gates_outside(heads, source, merge):
     """g = sigmoid(w^T u + b), in o + g r, (1-g) o + g r and g o."""
     memory = {"kind": "none"} if merge == "scale" else {"kind": "matrix"}
-    spec = {"placement": "outside", "merge": merge, "memory": memory, "gate": {"kind": "token", "source": source}}
+    spec = {
+        "placement": "outside",
+        "merge": merge,
+        "memory": memory,
+        "gate": {"kind": "token", "source": source},
+    }
     if merge != "scale":
         spec["feature_map"] = {"kind": "elu"}
     module = heads.module(spec)
@@ -298,14 +338,30 @@ def test_token_gates_outside(heads, source, merge):
 
 
 @few
-@given(problems(), st.sampled_from(["none", "rms", "l2"]), st.booleans(), st.sampled_from(["rotated", "unrotated"]))
+@given(
+    problems(),
+    st.sampled_from(["none", "rms", "l2"]),
+    st.booleans(),
+    st.sampled_from(["rotated", "unrotated"]),
+)
 def test_query_block(heads, norm, learned, source):
     """q' = scale(norm(source)) / temperature."""
     from ctxpeft.blocks.query import naive_query
 
-    query = {"source": source, "norm": norm, "scale": "inverse_sqrt", "temperature": 2.0, "learned_temperature": learned}
+    query = {
+        "source": source,
+        "norm": norm,
+        "scale": "inverse_sqrt",
+        "temperature": 2.0,
+        "learned_temperature": learned,
+    }
     module = heads.module(
-        {"placement": "outside", "query": query, "feature_map": {"kind": "identity"}, "memory": {"kind": "matrix"}}
+        {
+            "placement": "outside",
+            "query": query,
+            "feature_map": {"kind": "identity"},
+            "memory": {"kind": "matrix"},
+        }
     )
     row = iter(range(10**6))
 
@@ -331,7 +387,12 @@ def test_heads_out_of_scope_are_untouched(heads, data):
                 {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix"}},
                 {"placement": "inside", "memory": {**SLOTS, "per": "query_head"}},
                 {"placement": "inside", "memory": {**SLOTS, "per": "query_head"}, "gate": {"kind": "scalar"}},
-                {"placement": "outside", "merge": "scale", "memory": {"kind": "none"}, "gate": {"kind": "scalar"}},
+                {
+                    "placement": "outside",
+                    "merge": "scale",
+                    "memory": {"kind": "none"},
+                    "gate": {"kind": "scalar"},
+                },
             ]
         )
     )
@@ -350,14 +411,24 @@ def test_heads_out_of_scope_are_untouched(heads, data):
 def test_low_rank_and_diagonal_matrices(heads):
     """M = A B, and M = diag(m)."""
     low = heads.module(
-        {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix", "form": "low_rank", "rank": 2}}
+        {
+            "placement": "outside",
+            "feature_map": {"kind": "elu"},
+            "memory": {"kind": "matrix", "form": "low_rank", "rank": 2},
+        }
     )
-    full = heads.module({"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix"}})
+    full = heads.module(
+        {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix"}}
+    )
     full.memory.matrix.data = low.memory.down @ low.memory.matrix
     assert torch.allclose(heads.composed(low), heads.composed(full), rtol=1e-9, atol=1e-10)
     if heads.query.shape[-1] == heads.value.shape[-1]:
         diagonal = heads.module(
-            {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix", "form": "diagonal"}}
+            {
+                "placement": "outside",
+                "feature_map": {"kind": "elu"},
+                "memory": {"kind": "matrix", "form": "diagonal"},
+            }
         )
         full.memory.matrix.data = torch.diag_embed(diagonal.memory.matrix)
         assert torch.allclose(heads.composed(diagonal), heads.composed(full), rtol=1e-9, atol=1e-10)

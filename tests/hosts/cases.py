@@ -3,7 +3,10 @@
 MIXED = {
     "name": "mixed",
     "modules": [
-        {"placement": "inside", "memory": {"kind": "slots", "count": 3, "init": {"kind": "normal", "std": 0.5}}},
+        {
+            "placement": "inside",
+            "memory": {"kind": "slots", "count": 3, "init": {"kind": "normal", "std": 0.5}},
+        },
         {
             "placement": "inside",
             "merge": "compete_length",

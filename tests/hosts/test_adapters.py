@@ -23,7 +23,9 @@ def tokens(batch=2, length=7):
 
 def with_two(first=INSIDE, second="prefix-tuning-plus"):
     model = tiny_model()
-    handles = [ctxpeft.attach(model, v, name=n, seed=i) for i, (v, n) in enumerate([(first, "a"), (second, "b")])]
+    handles = [
+        ctxpeft.attach(model, v, name=n, seed=i) for i, (v, n) in enumerate([(first, "a"), (second, "b")])
+    ]
     for i, handle in enumerate(handles):
         perturb(handle, seed=i)
     return model, handles
@@ -41,14 +43,19 @@ def test_predicted_parameters_are_the_actual_ones(name):
 
 def test_two_inside_adapters_equal_one_with_all_slots():
     """Adapters join one softmax: two adapters of slots equal one adapter that holds the slots of both."""
-    slots = {"placement": "inside", "memory": {"kind": "slots", "count": 3, "init": {"kind": "normal", "std": 0.5}}}
+    slots = {
+        "placement": "inside",
+        "memory": {"kind": "slots", "count": 3, "init": {"kind": "normal", "std": 0.5}},
+    }
     one = {"name": "one", "modules": [slots]}
     model, (a, b) = with_two(one, one)
     together, ids = model(tokens()).logits, tokens()
     state = {key: (p.detach(), dict(b.named_parameters())[key].detach()) for key, p in a.named_parameters()}
     a.detach()
     b.detach()
-    joined = ctxpeft.attach(model, {"name": "two", "modules": [{**slots, "memory": {**slots["memory"], "count": 6}}]})
+    joined = ctxpeft.attach(
+        model, {"name": "two", "modules": [{**slots, "memory": {**slots["memory"], "count": 6}}]}
+    )
     for key, parameter in joined.named_parameters():
         parameter.data = torch.cat(state[key], 1)
     assert torch.allclose(model(ids).logits, together, atol=1e-5)
@@ -84,7 +91,9 @@ def test_rows_equal_separate_runs(mixed):
         row = ids[index : index + 1]
         assert torch.allclose(model(row).logits[0], together[index], atol=1e-5)
         assert torch.equal(model.generate(row, max_new_tokens=4, do_sample=False)[0], generated[index])
-        assert torch.equal(model.generate(row, max_new_tokens=3, num_beams=2, do_sample=False)[0], beams[index])
+        assert torch.equal(
+            model.generate(row, max_new_tokens=3, num_beams=2, do_sample=False)[0], beams[index]
+        )
 
 
 def test_routing_survives_gradient_checkpointing():
@@ -126,7 +135,9 @@ def test_trains_beside_an_injected_lora():
     assert all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"]
+)
 def test_copies_are_whole_and_independent(copier):
     model, (a, _) = with_two(MIXED)
     ids = tokens()
@@ -228,7 +239,11 @@ class TestRefusals:
     def test_layers_the_model_lacks(self):
         model = tiny_model()
         variant = {"name": "x", "modules": [{**INSIDE["modules"][0], "scope": {"layers": [0, 7]}}]}
-        self.refused(model, r"modules\[0\]: scope.layers names layer 7 .* 0 to 1", lambda: ctxpeft.attach(model, variant))
+        self.refused(
+            model,
+            r"modules\[0\]: scope.layers names layer 7 .* 0 to 1",
+            lambda: ctxpeft.attach(model, variant),
+        )
 
     def test_heads_the_model_lacks(self):
         model = tiny_model()
@@ -243,7 +258,9 @@ class TestRefusals:
     def test_a_model_without_attention(self):
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.for_model("mamba", vocab_size=61, hidden_size=16, num_hidden_layers=1, state_size=4)
+        config = AutoConfig.for_model(
+            "mamba", vocab_size=61, hidden_size=16, num_hidden_layers=1, state_size=4
+        )
         model = AutoModelForCausalLM.from_config(config).eval()
         self.refused(model, "no attention it can serve.*llama", lambda: ctxpeft.attach(model, INSIDE))
 
@@ -258,5 +275,8 @@ class TestRefusals:
 
     def test_rows_that_do_not_divide_the_batch(self):
         model, _ = with_two()
-        with ctxpeft.route(model, ["a", "b", "a"]), pytest.raises(HostError, match="3 rows and the batch has 2"):
+        with (
+            ctxpeft.route(model, ["a", "b", "a"]),
+            pytest.raises(HostError, match="3 rows and the batch has 2"),
+        ):
             model(tokens())

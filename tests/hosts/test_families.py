@@ -81,11 +81,15 @@ def test_generate_is_teacher_forcing(family, variant, cache):
     mask = (ids != 0).long()
     options = {"cache_implementation": "static"} if cache == "static" else {}
     model.generation_config.eos_token_id = None
-    got = model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, disable_compile=True, **options)
+    got = model.generate(
+        ids, attention_mask=mask, max_new_tokens=6, do_sample=False, disable_compile=True, **options
+    )
     grown, grown_mask = ids, mask
     for _ in range(6):
         positions = (grown_mask.cumsum(1) - 1).clamp_min(0)
-        logits = model(grown, attention_mask=grown_mask, position_ids=positions, use_cache=False).logits[:, -1]
+        logits = model(grown, attention_mask=grown_mask, position_ids=positions, use_cache=False).logits[
+            :, -1
+        ]
         top = logits.topk(2).values
         assert bool((top[:, 0] - top[:, 1] > 1e-4).all()), "a tie would make this comparison meaningless"
         grown = torch.cat([grown, logits.argmax(-1, keepdim=True)], 1)
@@ -134,23 +138,36 @@ def test_slots_are_a_prefilled_cache(family):
     """Inside slots equal the same keys and values put into transformers' own cache, positions kept."""
     from transformers import DynamicCache
 
-    model, ids = tiny_model(family, **({"sliding_window": None} if family == "mistral" else {})), tokens(length=4)
+    model, ids = (
+        tiny_model(family, **({"sliding_window": None} if family == "mistral" else {})),
+        tokens(length=4),
+    )
     if family in ("gemma2", "gemma3_text"):
         model = tiny_model(family, sliding_window=64)
     variant = {
         "name": "slots",
-        "modules": [{"placement": "inside", "memory": {"kind": "slots", "count": 3, "init": {"kind": "normal", "std": 1}}}],
+        "modules": [
+            {
+                "placement": "inside",
+                "memory": {"kind": "slots", "count": 3, "init": {"kind": "normal", "std": 1}},
+            }
+        ],
     }
     handle = ctxpeft.attach(model, variant, seed=0)
     ours = model(ids).logits
     parameters = dict(handle.named_parameters())
     cache = DynamicCache(config=model.config)
     for layer in range(2):
-        key, value = (parameters[f"layers.{layer}.0.memory.slots.{part}"].detach() for part in ("key", "value"))
+        key, value = (
+            parameters[f"layers.{layer}.0.memory.slots.{part}"].detach() for part in ("key", "value")
+        )
         cache.update(key.expand(2, -1, -1, -1), value.expand(2, -1, -1, -1), layer)
     handle.detach()
     theirs = model(
-        ids, past_key_values=cache, attention_mask=torch.ones(2, 7, dtype=torch.long), position_ids=torch.arange(4)[None]
+        ids,
+        past_key_values=cache,
+        attention_mask=torch.ones(2, 7, dtype=torch.long),
+        position_ids=torch.arange(4)[None],
     ).logits
     assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
 

@@ -26,7 +26,10 @@ def test_values_and_gradients(seed, batch, kv_heads, repeat, tokens, more, width
         return torch.randn(*shape, dtype=torch.float64, generator=g).requires_grad_()
 
     length = tokens if kind == "causal" else tokens + more
-    q, k, v = normal(batch, kv_heads * repeat, tokens, width), *(normal(batch, kv_heads, length, width) for _ in "kv")
+    q, k, v = (
+        normal(batch, kv_heads * repeat, tokens, width),
+        *(normal(batch, kv_heads, length, width) for _ in "kv"),
+    )
     visible = torch.rand(batch, 1, tokens, length, generator=g) < 0.6
     visible[..., 0] = True
     if kind == "causal":
@@ -34,7 +37,10 @@ def test_values_and_gradients(seed, batch, kv_heads, repeat, tokens, more, width
     if kind == "none":
         visible = torch.ones(1, 1, tokens, length, dtype=torch.bool)
     low = torch.finfo(torch.float64).min
-    mask = {"bool": visible, "additive": torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, low)}.get(kind)
+    mask = {
+        "bool": visible,
+        "additive": torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, low),
+    }.get(kind)
     o, mass = attention_with_mass(q, k, v, visible, mask, kind == "causal", 0.3)
     keys, values = (t.repeat_interleave(repeat, 1) for t in (k, v))
     score = (0.3 * q @ keys.transpose(2, 3)).masked_fill(~visible, -torch.inf)

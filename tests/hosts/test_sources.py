@@ -10,7 +10,7 @@ from ctxpeft.testing.tiny import FAMILIES, tiny_model
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_unrotated_is_rotated_at_position_zero(family):
-    """RoPE is the identity at position 0: there the two query sources agree, elsewhere they differ (if there is RoPE)."""
+    """RoPE is the identity at position 0: there the two query sources agree; elsewhere they differ."""
     model = tiny_model(family)
     seen = {}
 
@@ -50,7 +50,8 @@ def test_frozen_projections_are_the_models_own(family):
     hidden = {}
     layer = discover(model)[0]
     hook = layer.attention.register_forward_pre_hook(
-        lambda m, args, kwargs: hidden.update(x=kwargs.get("hidden_states", args[0] if args else None)), with_kwargs=True
+        lambda m, args, kwargs: hidden.update(x=kwargs.get("hidden_states", args[0] if args else None)),
+        with_kwargs=True,
     )
     model(torch.tensor([[5]]), past_key_values=cache)
     hook.remove()

@@ -1,7 +1,8 @@
-"""phi(x) = f(x W + b), learned: T2R with relu, the paper's MLP kernel with gelu, a parallel adapter on hidden states."""
+"""phi(x) = f(x W + b), learned: T2R with relu, the MLP kernel of Prefix-Tuning+ with gelu."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -12,7 +13,12 @@ from torch.nn import functional
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
 
 
 class Projection(FeatureMapSpec):
@@ -34,7 +40,8 @@ class Projection(FeatureMapSpec):
 
     def naive(self, x: Tensor, params: dict[str, Tensor]) -> Tensor:
         """(N, d) -> (N, width) with W (d, width) and b (width)."""
-        y = torch.stack([sum(x[:, i] * params["weight"][i, j] for i in range(x.shape[1])) for j in range(self.width)], -1)  # type: ignore[arg-type, misc]
+        columns = [(x * params["weight"][:, j]).sum(-1) for j in range(self.width)]
+        y = torch.stack(columns, -1)
         if self.bias:
             y = y + params["bias"]
         return ACTIVATIONS[self.activation](y)

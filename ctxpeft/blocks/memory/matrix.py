@@ -69,7 +69,7 @@ class MatrixMemory(MemoryModule):
                 from ctxpeft.errors import HostError
 
                 raise HostError(
-                    f"memory.form 'diagonal' needs a feature map as wide as the value: {width} is not {shape.value_width}"
+                    f"memory.form 'diagonal' needs phi as wide as the value: {width} is not {shape.value_width}"
                 )
             self.matrix = nn.Parameter(torch.empty(groups, width))
         else:

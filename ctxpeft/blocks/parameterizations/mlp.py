@@ -54,8 +54,9 @@ class MlpSlots(nn.Module):
         hidden = torch.tanh(self.embedding @ self.weight_1 + self.bias_1)
         both = hidden @ self.weight_2 + self.bias_2
         split = self.groups * self.key_width
-        key = both[:, :split].unflatten(1, (self.groups, self.key_width)).transpose(0, 1)
-        value = both[:, split:].unflatten(1, (self.groups, self.value_width)).transpose(0, 1)
+        count = len(both)
+        key = both[:, :split].reshape(count, self.groups, self.key_width).transpose(0, 1)
+        value = both[:, split:].reshape(count, self.groups, self.value_width).transpose(0, 1)
         return key, value
 
     def deployed_parameters(self) -> int:

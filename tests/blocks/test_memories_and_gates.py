@@ -1,0 +1,93 @@
+"""Every installed memory and gate conforms, in each of its forms."""
+
+import pytest
+
+from ctxpeft.testing.gates import GateConformance
+from ctxpeft.testing.memories import MemoryConformance
+
+ELU, ELU1 = {"kind": "elu"}, {"kind": "elu_plus_one"}
+SLOTS = {"kind": "slots", "count": 3}
+MEMORIES = {
+    "matrix": {"placement": "outside", "feature_map": ELU, "memory": {"kind": "matrix"}},
+    "matrix-normal": {
+        "placement": "outside",
+        "feature_map": ELU,
+        "memory": {"kind": "matrix", "init": {"kind": "normal"}},
+    },
+    "matrix-per-layer": {
+        "placement": "outside",
+        "feature_map": ELU,
+        "memory": {"kind": "matrix", "per": "layer"},
+    },
+    "matrix-low-rank": {
+        "placement": "outside",
+        "feature_map": ELU,
+        "memory": {"kind": "matrix", "form": "low_rank", "rank": 2},
+    },
+    "matrix-diagonal": {
+        "placement": "outside",
+        "feature_map": ELU,
+        "memory": {"kind": "matrix", "form": "diagonal"},
+    },
+    "matrix-normalised": {
+        "placement": "outside",
+        "feature_map": ELU1,
+        "memory": {"kind": "matrix"},
+        "normalizer": "sum",
+    },
+    "matrix-inside": {"placement": "inside", "feature_map": ELU1, "memory": {"kind": "matrix"}},
+    "slots-outside": {"placement": "outside", "memory": SLOTS},
+    "slots-inside": {"placement": "inside", "memory": SLOTS},
+    "slots-zero-values": {"placement": "outside", "memory": {**SLOTS, "value_init": {"kind": "zeros"}}},
+    "slots-kernel": {"placement": "outside", "feature_map": ELU, "memory": {**SLOTS, "score": "kernel"}},
+    "slots-kernel-inside": {
+        "placement": "inside",
+        "feature_map": ELU1,
+        "memory": {**SLOTS, "score": "kernel"},
+    },
+    "slots-kernel-hedgehog": {
+        "placement": "inside",
+        "feature_map": {"kind": "hedgehog"},
+        "phi_per": "kv_head",
+        "memory": {**SLOTS, "score": "kernel"},
+    },
+    "slots-relu": {"placement": "outside", "memory": {**SLOTS, "score": "relu", "per": "layer"}},
+    "slots-mlp": {
+        "placement": "inside",
+        "memory": {**SLOTS, "parameterization": {"kind": "mlp", "embedding": 4, "hidden": 5}},
+    },
+    "vector": {"placement": "outside", "memory": {"kind": "vector"}},
+    "vector-inside": {
+        "placement": "inside",
+        "memory": {"kind": "vector", "per": "kv_head", "init": {"kind": "normal"}},
+    },
+}
+GATES = {
+    "none": {"kind": "none"},
+    "constant": {"kind": "constant", "value": 0.3},
+    "constant-zero": {"kind": "constant", "value": 0.0},
+    **{
+        f"scalar-{activation}-{per}": {"kind": "scalar", "activation": activation, "per": per}
+        for activation in ("tanh", "sigmoid", "linear", "exp")
+        for per in ("layer", "head", "channel")
+    },
+    **{
+        f"token-{source}-{activation}": {"kind": "token", "source": source, "activation": activation}
+        for source in ("query", "hidden", "output", "log_mass")
+        for activation in ("tanh", "sigmoid")
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(MEMORIES))
+class TestMemories(MemoryConformance):
+    @pytest.fixture(autouse=True)
+    def _module_of_name(self, name):
+        self.module = MEMORIES[name]
+
+
+@pytest.mark.parametrize("name", list(GATES))
+class TestGates(GateConformance):
+    @pytest.fixture(autouse=True)
+    def _gate_of_name(self, name):
+        self.gate = GATES[name]
