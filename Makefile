@@ -1,0 +1,46 @@
+# make search   install, then search the quickstart space
+# make test     install, then lint, type check and test
+# make lint     ruff and mypy alone
+# make docs     the documentation, strict
+# make clean    remove everything that make made
+
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := test
+.PHONY: search test lint docs clean
+.DELETE_ON_ERROR:
+
+search: $(VENV)/.installed
+	$(BIN)/ctxpeft search search/quickstart.yaml
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" scripts/make_venv.sh
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[docs]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,121 @@
+"""Pages and files that are generated from the code, so that they cannot fall behind it.
+
+A page asks for a part with a comment of its own line, `<!-- generated: NAME -->`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MARK = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put every generated part in its place."""
+    return MARK.sub(lambda match: PARTS[match.group(1)](), markdown)
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Publish the JSON schemas, where the first line of a variant file points editors to them."""
+    from ctxpeft.search.spacefile import SpaceFile
+    from ctxpeft.spec.schema import variant_schema
+
+    folder = Path(config["site_dir"]) / "schema"
+    folder.mkdir(exist_ok=True)
+    for name, schema in (("variant", variant_schema()), ("space", SpaceFile.model_json_schema())):
+        (folder / f"{name}.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(headers: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; cells are plain text."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def code(text: str) -> str:
+    """Inline code, or nothing."""
+    return f"`{text}`" if text else ""
+
+
+def legal_combinations() -> str:
+    """The table of legal combinations, a row a rule."""
+    from ctxpeft.spec.legality import TABLE
+
+    return table(["rule", "key", "what it says"], [[code(r.id), code(r.key), r.reason] for r in TABLE])
+
+
+def blocks() -> str:
+    """Every installed kind, a section a family."""
+    from ctxpeft.spec.registry import families, kinds
+
+    parts = []
+    for family in families():
+        parts.append(f"## {family}\n")
+        for kind, cls in kinds(family).items():
+            parts.append(f"### `{kind}`\n")
+            parts.append(f"{code(cls.equation)}\n")
+            parts.append(f"{(cls.__doc__ or '').strip()}\n")
+            facts = [f"{fact}: {getattr(cls, fact)}" for fact in ("sign", "learned") if hasattr(cls, fact)]
+            facts += [f"source: {cls.cites}"] if cls.cites else []
+            parts.append("\n".join(f"- {fact}" for fact in facts) + "\n")
+            rows = [
+                [code(name), code(str(field.annotation).replace("typing.", "")), default(field)]
+                for name, field in cls.model_fields.items()
+                if name != "kind"
+            ]
+            parts.append(table(["key", "type", "default"], rows) + "\n" if rows else "")
+    return "\n".join(parts)
+
+
+def default(field: Any) -> str:
+    """A field's default as a spec file would write it."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, dict):
+        return code("{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}")
+    return code("null" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def variants() -> str:
+    """The shipped variants with their equations."""
+    from ctxpeft.shipped import shipped_names
+    from ctxpeft.spec.equation import variant_equations
+    from ctxpeft.spec.load import load_variant
+
+    rows = []
+    for name in shipped_names("variants"):
+        variant = load_variant(name)
+        equations = "<br>".join(code(equation) for equation in variant_equations(variant))
+        rows.append([code(name), variant.title, equations, variant.source])
+    return table(["name", "method", "equation", "source"], rows)
+
+
+def cli() -> str:
+    """What `--help` prints, command by command."""
+    from ctxpeft.cli import COMMANDS, run_command
+
+    os.environ.update(NO_COLOR="1", TERM="dumb", COLUMNS="100", TERMINAL_WIDTH="100")
+    parts = []
+    for name in COMMANDS:
+        captured = io.StringIO()
+        with contextlib.redirect_stdout(captured):
+            run_command(name, ["--help"])
+        text = "\n".join(line.rstrip() for line in captured.getvalue().strip().splitlines())
+        parts.append(f"## ctxpeft {name}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "blocks": blocks,
+    "cli": cli,
+    "legal-combinations": legal_combinations,
+    "variants": variants,
+}

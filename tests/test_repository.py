@@ -1,0 +1,59 @@
+"""The repository keeps its promises: pinned versions, one way to install, nothing of one machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|farm|root)/")
+
+
+def pins(repository: Path) -> dict[str, Version]:
+    lines = (repository / "constraints.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in found}
+
+
+def requirements(repository: Path) -> list[Requirement]:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    texts = project["dependencies"] + [
+        text for name in ("dev", "docs", "peft", "data") for text in extras[name]
+    ]
+    return [r for r in map(Requirement, texts) if r.name != project["name"]]
+
+
+def test_every_dependency_is_pinned_within_its_bounds(repository: Path) -> None:
+    known = pins(repository)
+    for requirement in requirements(repository):
+        version = known[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_torch_is_pinned_exactly_and_publicly(repository: Path) -> None:
+    assert "+" not in str(pins(repository)["torch"])
+
+
+def test_every_install_uses_the_constraints(repository: Path) -> None:
+    makefile = (repository / "Makefile").read_text()
+    assert re.search(r"^PIP := .*--constraint constraints\.txt$", makefile, re.MULTILINE)
+    assert "pip install" not in makefile.split("PIP :=")[1].split("\n", 1)[1]
+
+
+def test_no_path_of_one_machine(repository: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        file = repository / name
+        if file.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".sh", ".cff"} and file.is_file():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            found = None if file == Path(__file__) else MACHINE.search(text)
+            assert found is None, f"{name}: {found}"
