@@ -27,7 +27,7 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str]) -> None:
     tensors = {key: value.contiguous() for key, value in handle.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        variant.to_yaml(folder / VARIANT)
+        variant.to_yaml(folder / VARIANT, defaults=True)
         with replacing(folder / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata=metadata)
         write_text(folder / CARD, _card(handle))

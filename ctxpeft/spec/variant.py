@@ -56,9 +56,13 @@ class Variant(Spec):
 
         return variant_from_file(Path(path))
 
-    def to_yaml(self, path: str | Path | None = None) -> str:
-        """YAML text that reads back to an equal variant; also written to `path` (atomically) if given."""
-        text = HEADER + dump_yaml(self.to_dict())
+    def to_yaml(self, path: str | Path | None = None, defaults: bool = False) -> str:
+        """YAML text that reads back to an equal variant; also written to `path` (atomically) if given.
+
+        With `defaults` every value is written out: a file that is kept means the same when a default changes.
+        """
+        data = self.model_dump(mode="json", exclude_none=True) if defaults else self.to_dict()
+        text = HEADER + dump_yaml(data)
         if path is not None:
             from ctxpeft.files import write_text
 

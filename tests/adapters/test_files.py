@@ -133,6 +133,15 @@ def test_a_hub_id_without_a_network(monkeypatch):
     refused("nobody/nothing", "neither a local folder nor a repository")
 
 
+def test_a_saved_spec_does_not_lean_on_defaults(folder):
+    """Every field is written out, so that an old adapter keeps its meaning when a default changes."""
+    saved = ctxpeft.load_variant(folder / "variant.yaml")
+    text = (folder / "variant.yaml").read_text()
+    assert saved == ctxpeft.load_variant("prefix-tuning-plus")
+    for key in ("phi_per: query_head", "form: full", "norm: none", "heads: all", "temperature: 1.0"):
+        assert key in text
+
+
 def test_saving_over_a_file(folder, tmp_path):
     (tmp_path / "file").write_text("x")
     handle = ctxpeft.attach(tiny_model(), "prefix-tuning", seed=0)
