@@ -34,7 +34,7 @@ $(BIN)/python:
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" scripts/make_venv.sh
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable .
+	$(PIP) --editable '.[peft,plots]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt

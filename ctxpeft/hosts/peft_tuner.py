@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ctxpeft.errors import HostError, SpecError, did_you_mean
+from ctxpeft.extras import require
 from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.freeze import freeze, release, remember
 from ctxpeft.hosts.handle import BaseHandle
@@ -19,12 +20,9 @@ from ctxpeft.spec.variant import Variant
 
 
 def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise HostError(
-            "this variant wraps an HF PEFT tuner; install the extra: pip install 'ctxpeft[peft]'"
-        ) from None
+    require("peft", "peft", "a variant that wraps an HF PEFT tuner")
+    import peft
+
     return peft
 
 
