@@ -36,13 +36,15 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str]) -> None:
 
 
 def _base_name(handle: BaseHandle) -> str:
+    """The hub id of the base, the name of its folder if it is local, or its class."""
     config = getattr(handle.model, "config", None)
-    return str(getattr(config, "_name_or_path", "") or type(handle.model).__name__)
+    name = str(getattr(config, "_name_or_path", "") or type(handle.model).__name__)
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def _card(handle: BaseHandle) -> str:
     variant = handle.variant
-    base = Path(_base_name(handle)).name if Path(_base_name(handle)).is_dir() else _base_name(handle)
+    base = _base_name(handle)
     source = f" ({variant.source})" if variant.source else ""
     return f"""---
 library_name: ctxpeft
