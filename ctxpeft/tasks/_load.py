@@ -1,0 +1,217 @@
+"""From a name, a file or flags to a task, and from a task to its examples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ctxpeft.errors import DataError, did_you_mean
+from ctxpeft.spec.explain import spec_error
+from ctxpeft.spec.yaml_lines import Document, read_yaml
+from ctxpeft.tasks._columns import Kind
+from ctxpeft.tasks._examples import Example, Reader
+from ctxpeft.tasks._files import read_rows
+from ctxpeft.tasks._hub import hub_rows
+from ctxpeft.tasks._labels import check_labels
+from ctxpeft.tasks._spec import TaskSpec
+from ctxpeft.tasks._split import hold_out, subsample, without
+
+_FILE_KEYS = ("train", "validation", "test", "ood")
+Source = str | os.PathLike[str] | Mapping[str, Any] | TaskSpec
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task with its examples; `labels` is empty unless the kind is classification."""
+
+    spec: TaskSpec
+    kind: Kind
+    template: str
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    ood: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+
+    def split(self, name: str) -> tuple[Example, ...]:
+        """The examples of `train`, `validation`, `test` or `ood`."""
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "ood": self.ood,
+        }[name]
+
+    def prompt_spec(self) -> dict[str, Any]:
+        """What an adapter was trained to answer, without the data: a task to which `test` files can be added."""
+        kept = {"name", "columns", "label_words", "max_length", "generate_limit"}
+        data = self.spec.model_dump(mode="json", include=kept, exclude_defaults=True)
+        labels = {"labels": list(self.labels)} if self.labels else {}
+        return data | {"kind": self.kind, "template": self.template} | labels
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides a result: the examples of every split, in order, and the prompt.
+
+        Paths do not enter: the same data elsewhere is the same task.
+        """
+        spec = self.spec.model_dump(mode="json", include={"label_words", "max_length", "generate_limit"})
+        spec |= {"kind": self.kind, "template": self.template, "labels": self.labels}
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+        for name in _FILE_KEYS:
+            digest.update(f"\n{name}:".encode())
+            for example in self.split(name):
+                digest.update(example.id.encode())
+        return digest.hexdigest()
+
+
+def load_task(source: Source) -> TaskSpec:
+    """A shipped task's name, a YAML file, `hub:<dataset id>`, a dictionary or a `TaskSpec`.
+
+    Files named in a YAML file are relative to it.
+
+    Raises:
+        SpecError: an unknown name (the nearest is given), or a file or dictionary that is no task.
+    """
+    if isinstance(source, TaskSpec):
+        return source
+    if isinstance(source, Mapping):
+        return _validated(Document(dict(source), {}, "task"))
+    text = os.fspath(source)
+    if text.startswith("hub:"):
+        return TaskSpec.model_validate({"name": text[4:].replace("/", "--"), "hub": {"id": text[4:]}})
+    path = Path(text)
+    if path.is_dir() and (path / "task.yaml").is_file():
+        path = path / "task.yaml"
+    if not path.is_file():
+        path = _shipped(text)
+    document = read_yaml(path)
+    if isinstance(document.data, dict):
+        document.data.setdefault("name", path.parent.name if path.name == "task.yaml" else path.stem)
+        for key in _FILE_KEYS:
+            if key in document.data:
+                document.data[key] = _beside(path.parent, document.data[key])
+    return _validated(document)
+
+
+def task_from_files(train: Sequence[str], test: Sequence[str] = (), name: str | None = None) -> TaskSpec:
+    """A task from `--data` and `--test`; several files are joined."""
+    first = (train or test)[0]
+    return _validated(
+        Document({"name": name or Path(first).stem, "train": list(train), "test": list(test)}, {}, "task")
+    )
+
+
+def with_settings(spec: TaskSpec, settings: Mapping[str, Any]) -> TaskSpec:
+    """`spec` with top-level or dotted (`columns.text`) keys replaced.
+
+    Raises:
+        SpecError: an unknown key or a value of the wrong type.
+    """
+    data = spec.model_dump()
+    for key, value in settings.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            data[head] = {**(data.get(head) or {}), rest: value}
+        else:
+            data[head] = value
+    return _validated(Document(data, {}, "task"))
+
+
+def build_task(spec: TaskSpec) -> TaskData:
+    """Read every file of `spec`, split, remove leaks, subsample.
+
+    Texts that also occur in validation, test or ood data are removed from training, and test texts from
+    validation, each with a count in the notes.
+
+    Raises:
+        DataError: see `read_rows`, `Reader.read` and `check_labels`; or nothing is left to train on.
+    """
+    reader = Reader(spec)
+    splits = {name: _read(reader, spec, name) for name in _FILE_KEYS}
+    notes = reader.notes
+    kind = reader.kind or "classification"
+    train, validation, test, ood = (splits[name] for name in _FILE_KEYS)
+    labels = check_labels(spec, splits) if kind == "classification" else ()
+    if spec.test_fraction and not test:
+        train, test = hold_out(train, spec.test_fraction, "test")
+    for name, held in (("test", test), ("ood", ood), ("validation", validation)):
+        train, removed = without(train, held)
+        if removed:
+            notes.append(f"{removed} training examples whose text is also in the {name} data were removed")
+    if validation:
+        validation, removed = without(validation, [*test, *ood])
+        if removed:
+            notes.append(f"{removed} validation examples whose text is also in the test data were removed")
+    elif len(train) > 1:
+        most = spec.validation_limit or len(train)
+        train, validation = hold_out(train, min(spec.validation_fraction, most / len(train)))
+    if not train and splits["train"]:
+        raise DataError(
+            f"no training example is left: all {len(splits['train'])} texts are also in held-out data"
+        )
+    train = subsample(train, spec.limit, spec.per_class, spec.draw)
+    if spec.per_class and kind == "classification":
+        short = sorted(lb for lb in labels if sum(e.target == lb for e in train) < spec.per_class)
+        if short:
+            notes.append(f"fewer than {spec.per_class} training examples of {', '.join(short[:5])}")
+    return TaskData(
+        spec=replace_kind(spec, kind),
+        kind=kind,
+        template=reader.template(),
+        labels=labels,
+        train=tuple(train),
+        validation=tuple(subsample(validation, spec.validation_limit)),
+        test=tuple(subsample(test, spec.test_limit)),
+        ood=tuple(subsample(ood, spec.test_limit)),
+        notes=tuple(notes),
+    )
+
+
+def replace_kind(spec: TaskSpec, kind: Kind) -> TaskSpec:
+    """`spec` with its kind settled."""
+    return spec.model_copy(update={"kind": kind})
+
+
+def cut(data: TaskData, **limits: int) -> TaskData:
+    """`data` with the first n examples of the named splits."""
+    return replace(data, **{name: data.split(name)[:n] for name, n in limits.items()})  # type: ignore[arg-type]
+
+
+def _read(reader: Reader, spec: TaskSpec, name: str) -> list[Example]:
+    if spec.hub:
+        split = {"train": spec.hub.train, "validation": spec.hub.validation, "test": spec.hub.test}.get(name)
+        return reader.read(hub_rows(spec.hub, split)) if split else []
+    files: list[str] = getattr(spec, name)
+    return [example for file in files for example in reader.read(read_rows(file))]
+
+
+def _validated(document: Document) -> TaskSpec:
+    if not isinstance(document.data, dict):
+        raise DataError(f"{document.name}: expected a mapping with 'train' and so on")
+    try:
+        return TaskSpec.model_validate(document.data)
+    except ValidationError as error:
+        raise spec_error(error, document, TaskSpec) from None
+
+
+def _beside(folder: Path, files: Any) -> Any:
+    if isinstance(files, str):
+        return [str(folder / files)]
+    return [str(folder / f) if isinstance(f, str) else f for f in files] if isinstance(files, list) else files
+
+
+def _shipped(name: str) -> Path:
+    import ctxpeft.data
+
+    names = ctxpeft.data.task_names()
+    if name in names:
+        return Path(ctxpeft.data.task_path(name)) / "task.yaml"
+    raise DataError(f"no task file and no shipped task '{name}'{did_you_mean(name, names)}")

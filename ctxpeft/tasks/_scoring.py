@@ -1,0 +1,151 @@
+"""Classification by generation: the log-likelihood of every label's text after the prompt.
+
+Shapes: B rows (prompts), C labels, P paths of the trie, L tokens of a path, T of a prompt, V vocabulary.
+The prompt runs once; labels of one token cost nothing more; longer ones continue from the prompt's cache.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ctxpeft.tasks._collate import Collator, by_length, left_padded
+from ctxpeft.tasks._encode import IGNORED, Ids
+from ctxpeft.tasks._trie import LabelTrie, disjoint, label_trie
+
+LOGIT_BUDGET = 1 << 26  # floats of logits held at once (256 MB)
+
+
+def label_scores(
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    label_ids: dict[str, Ids],
+    eos: Ids,
+    pad: int,
+    rows: int = 64,
+    tokens: int = 8192,
+) -> Tensor:
+    """Log-likelihood (nats) of each label after each prompt: (len(prompts), C), in the order of `label_ids`.
+
+    Equal to running one sequence a label. `rows` and `tokens` bound a batch; `tokens` also bounds the keys
+    and values of the expanded cache.
+    """
+    trie = label_trie(label_ids, eos)
+    scores = torch.empty(len(prompts), len(trie.labels))
+    for batch in by_length([len(p) for p in prompts], rows, tokens):
+        chosen = [prompts[i] for i in batch]
+        found = _cached_scores(model, chosen, trie, pad, tokens)
+        if found is None:
+            found = naive_scores(model, chosen, label_ids, eos, pad)
+        scores[batch] = found
+    return scores
+
+
+def naive_scores(
+    model: nn.Module, prompts: Sequence[Ids], label_ids: dict[str, Ids], eos: Ids, pad: int
+) -> Tensor:
+    """The definition: one sequence a prompt and label, the label's tokens summed. (B, C)"""
+    everything = list(label_ids.values())
+    collate = Collator(pad)
+    scores = torch.empty(len(prompts), len(everything))
+    longest = max(map(len, prompts)) + max(map(len, everything)) + 1
+    rows = max(1, token_budget(model) // longest)
+    for c, ids in enumerate(everything):
+        scored = disjoint(ids, everything, eos)
+        for start in range(0, len(prompts), rows):
+            features = [
+                {"input_ids": [*p, *scored], "labels": [IGNORED] * len(p) + list(scored)}
+                for p in prompts[start : start + rows]
+            ]
+            scores[start : start + rows, c] = -sequence_losses(model, collate(features))
+    return scores
+
+
+def token_budget(model: Any) -> int:
+    """How many tokens a forward that returns every logit may have: 8,192, fewer with a large vocabulary."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return max(1, min(8192, LOGIT_BUDGET // vocabulary))
+
+
+@torch.no_grad()
+def sequence_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The summed negative log-likelihood (nats) of each row's labelled tokens: (B,), on the CPU."""
+    device = next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    logits_BTV = model(**batch).logits
+    losses = [
+        cross_entropy(logits_BTV[b, :-1][kept].float(), batch["labels"][b, 1:][kept], reduction="sum")
+        for b, kept in enumerate(batch["labels"][:, 1:] != IGNORED)
+    ]
+    return torch.stack(losses).cpu()
+
+
+@torch.no_grad()
+def _cached_scores(
+    model: nn.Module, prompts: Sequence[Ids], trie: LabelTrie, pad: int, tokens: int
+) -> Tensor | None:
+    """(B, C), or None where the model keeps no cache that can be repeated."""
+    device = next(model.parameters()).device
+    ids, mask, positions = left_padded(prompts, pad, device)
+    accepted = inspect.signature(model.forward).parameters
+    needs_cache = bool(trie.paths)
+    if needs_cache and getattr(model, "_is_stateful", False):
+        return None
+    extra: dict[str, Any] = {"position_ids": positions} if "position_ids" in accepted else {}
+    if "logits_to_keep" in accepted:
+        extra["logits_to_keep"] = 1
+    output = model(input_ids=ids, attention_mask=mask, use_cache=needs_cache, **extra)
+    first = output.logits[:, -1].float().log_softmax(-1).cpu()
+    scores = torch.stack([first[:, steps[0].token] for steps in trie.steps], dim=1)
+    if not needs_cache:
+        return scores
+    cache = output.past_key_values
+    if not callable(getattr(cache, "batch_repeat_interleave", None)):
+        return None
+    longest = max(map(len, trie.paths))
+    per_path = len(prompts) * max(
+        ids.shape[1] + longest, longest * output.logits.shape[-1] * tokens // LOGIT_BUDGET
+    )
+    size = max(1, tokens // per_path)
+    for start in range(0, len(trie.paths), size):
+        paths = trie.paths[start : start + size]
+        logp = _continue(model, cache, mask, positions, paths, pad, "position_ids" in accepted)
+        for c, steps in enumerate(trie.steps):
+            for step in steps[1:]:
+                if start <= step.path < start + len(paths):
+                    scores[:, c] += logp[:, step.path - start, step.depth - 1, step.token]
+    return scores
+
+
+def _continue(
+    model: nn.Module,
+    cache: Any,
+    mask: Tensor,
+    positions: Tensor,
+    paths: Sequence[Ids],
+    pad: int,
+    with_positions: bool,
+) -> Tensor:
+    """Log-probabilities after every token of every path, from a copy of the prompt's cache: (B, P, L, V)."""
+    count, width = len(paths), max(map(len, paths))
+    rows = mask.shape[0]
+    ids = torch.tensor([[*path, *[pad] * (width - len(path))] for path in paths], device=mask.device)
+    own = copy.deepcopy(cache)
+    own.batch_repeat_interleave(count)
+    mask = torch.cat([mask.repeat_interleave(count, 0), mask.new_ones(rows * count, width)], 1)
+    after = positions[:, -1:].repeat_interleave(count, 0) + torch.arange(1, width + 1, device=mask.device)
+    output = model(
+        input_ids=ids.repeat(rows, 1),
+        attention_mask=mask,
+        past_key_values=own,
+        use_cache=True,
+        **({"position_ids": after} if with_positions else {}),
+    )
+    logp: Tensor = output.logits.float().log_softmax(-1).view(rows, count, width, -1)
+    return logp.cpu()
