@@ -1,0 +1,42 @@
+"""Training with the stock transformers Trainer.
+
+bench = prepare(load_base("ctxpeft-mini"), build_task(load_task("docstring-area")))
+result = run(bench, "prefix-tuning-plus", TrainingConfig(steps=250, learning_rate=3e-3, seed=0))
+result.evaluations["test"].metrics
+"""
+
+from ctxpeft.training._base import MINI, Base, load_base
+from ctxpeft.training._bench import Bench, encoder_for, prepare
+from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
+from ctxpeft.training._folder import RunFolder, config_hash, environment
+from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
+from ctxpeft.training._result import HeldOut, RunResult
+from ctxpeft.training._run import SPLITS, resolve, run
+from ctxpeft.training.progress import ConsoleReporter, Reporter, Silent
+
+__all__ = [
+    "BASELINES",
+    "DEFAULT_LEARNING_RATE",
+    "MINI",
+    "SPLITS",
+    "Base",
+    "Bench",
+    "ConsoleReporter",
+    "HeldOut",
+    "Method",
+    "Reporter",
+    "RunFolder",
+    "RunResult",
+    "Silent",
+    "TrainingConfig",
+    "VariantLike",
+    "config_hash",
+    "count_parameters",
+    "encoder_for",
+    "environment",
+    "load_base",
+    "load_method",
+    "prepare",
+    "resolve",
+    "run",
+]
