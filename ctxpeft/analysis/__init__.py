@@ -1,0 +1,1 @@
+"""Comparisons with statistics, and diagnosis `from ctxpeft.analysis.compare import compare`."""

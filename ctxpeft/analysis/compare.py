@@ -1,0 +1,281 @@
+"""Compare variants fairly: rates tuned on validation data, the same seeds for all, paired intervals.
+
+Test data are read only by the runs at the chosen rate.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctxpeft import __version__
+from ctxpeft.analysis.rates import RateTrial, best_rate, rate_grid, tune_rate
+from ctxpeft.analysis.statistics import (
+    Interval,
+    as_matrix,
+    bootstrap_mean,
+    paired_difference,
+    standard_deviation,
+)
+from ctxpeft.errors import DataError, SpecError
+from ctxpeft.files import write_text
+from ctxpeft.training import (
+    DEFAULT_LEARNING_RATE,
+    Bench,
+    Method,
+    Reporter,
+    RunResult,
+    Silent,
+    TrainingConfig,
+    VariantLike,
+    count_parameters,
+    load_method,
+    run,
+)
+
+SWEEP_SEED = 1000  # never a seed of the comparison itself
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant's row. `values` are the main metric on test data, one a seed."""
+
+    name: str
+    fingerprint: str
+    trainable: int
+    deployed: int
+    learning_rate: float
+    values: list[float]
+    mean: float
+    sd: float | None
+    interval: Interval
+    seconds: float
+    metrics: dict[str, float]
+    difference: Interval | None = None
+    ood: float | None = None
+    sweep: list[RateTrial] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows; the first variant is the reference of every difference."""
+
+    model: str
+    task: str
+    kind: str
+    metric: str
+    greater_is_better: bool
+    seeds: list[int]
+    steps: int
+    test_examples: int
+    resamples: int
+    tuned: bool
+    entries: list[Entry]
+    notes: list[str]
+    version: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with the verdict of every difference as a word."""
+        data = asdict(self)
+        for entry, plain in zip(self.entries, data["entries"], strict=True):
+            if entry.difference is not None:
+                plain["difference"]["verdict"] = entry.difference.word
+        return data
+
+
+def compare(
+    bench: Bench,
+    variants: Sequence[VariantLike | Method],
+    out: Path,
+    *,
+    seeds: int | Sequence[int] = 5,
+    config: TrainingConfig | None = None,
+    lr_sweep: bool = False,
+    rates: Sequence[float] | None = None,
+    sweep_steps: int | None = None,
+    resamples: int = 10_000,
+    reporter: Reporter | None = None,
+    fresh: bool = False,
+) -> Comparison:
+    """Train every variant with every seed, and say what differs.
+
+    Args:
+        bench: from `ctxpeft.training.prepare`.
+        variants: the first is the reference; the baselines `none` and `full` are allowed.
+        out: gets `runs/`, `compare.json`, `table.md` and `compare.png`. Finished runs found there are kept.
+        seeds: a number (0, 1, ...) or the seeds; shared by all variants, initialisation and data order.
+        config: steps, batch size and so on; its learning rate, if set, is every variant's.
+        lr_sweep: tune the rate of each variant on validation data; else the variant's hint or the default.
+        rates: the rates to try instead of a factor of three around the hint.
+        sweep_steps: length of the sweep's runs; as long as the others when None.
+        resamples: of the bootstrap.
+        reporter: progress; silent when None.
+        fresh: discard the runs in `out`.
+
+    Raises:
+        DataError: the task has no test data, or no validation data to tune on.
+        HostError: a variant does not fit the model; nothing has run then.
+        SpecError: fewer than two variants, or two that are the same method.
+        CtxpeftError: `out` holds runs of another configuration.
+    """
+    reporter = reporter or Silent()
+    config = config or TrainingConfig()
+    methods = [load_method(v) for v in variants]
+    chosen_seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    check_comparison(bench, methods, chosen_seeds, lr_sweep)
+    if fresh:
+        shutil.rmtree(out / "runs", ignore_errors=True)
+    study = _Study(bench, out, config, reporter)
+    rows: list[tuple[Method, list[RateTrial], list[RunResult]]] = []
+    for method in methods:
+        trials: list[RateTrial] = []
+        rate = config.learning_rate
+        if lr_sweep and method.name != "none":
+            grid = sorted(rates) if rates else rate_grid(config.learning_rate or _hint(method))
+            trials = tune_rate(grid, lambda r, m=method: study.sweep(m, r, sweep_steps))  # type: ignore[misc]
+            rate = best_rate(trials).rate
+            reporter.note(f"{method.name}: learning rate {rate:.2g} chosen on validation data")
+        rows.append((method, trials, study.seeds(method, rate, chosen_seeds)))
+    result = _summarise(bench, config, chosen_seeds, rows, resamples, lr_sweep)
+    _write(result, out)
+    return result
+
+
+@dataclass(frozen=True)
+class _Study:
+    """Where runs go and what they share."""
+
+    bench: Bench
+    out: Path
+    config: TrainingConfig
+    reporter: Reporter
+
+    def sweep(self, method: Method, rate: float, steps: int | None) -> RateTrial:
+        """One rate on validation data."""
+        change = {"learning_rate": rate, "seed": SWEEP_SEED, "steps": steps or self.config.steps}
+        folder = self._folder(method) / f"sweep-{rate:.3g}"
+        result = run(
+            self.bench,
+            method,
+            self.config.model_copy(update=change),
+            out=folder,
+            splits=("validation",),
+            generate=0,
+            reporter=self.reporter,
+        )
+        evaluation = result.evaluations.get("validation")
+        if evaluation is None:
+            return RateTrial(rate, float("inf"), None)
+        loss = evaluation.metrics.get("loss", evaluation.metrics["token_loss"])
+        return RateTrial(rate, loss, evaluation.value)
+
+    def seeds(self, method: Method, rate: float | None, seeds: Sequence[int]) -> list[RunResult]:
+        """One run a seed at the chosen rate; the frozen base is the same for every seed and runs once."""
+        distinct = seeds[:1] if method.name == "none" else seeds
+        results = []
+        for seed in distinct:
+            config = self.config.model_copy(update={"learning_rate": rate, "seed": seed})
+            shown = config.resolved(method.variant, len(self.bench.train)).learning_rate
+            folder = self._folder(method) / f"seed-{seed}-lr-{shown:.3g}"
+            result = run(
+                self.bench, method, config, out=folder, splits=("test", "ood"), reporter=self.reporter
+            )
+            if "test" not in result.evaluations:
+                raise DataError(f"{method.name} diverged at learning rate {shown:.3g}: try --lr-sweep")
+            test = result.evaluations["test"]
+            self.reporter.note(f"{method.name} seed {seed}: {test.primary} {test.value:.4f}")
+            results.append(result)
+        return results * (len(seeds) // len(distinct))
+
+    def _folder(self, method: Method) -> Path:
+        return self.out / "runs" / f"{method.name}-{method.fingerprint().removeprefix('baseline:')[:8]}"
+
+
+def check_comparison(bench: Bench, methods: Sequence[Method], seeds: Sequence[int], lr_sweep: bool) -> None:
+    """Refuse what cannot be compared, before anything runs; see `compare` for the errors."""
+    name = bench.task.spec.name
+    if len(methods) < 2:
+        raise SpecError("a comparison needs two variants or more, separated by commas")
+    if not seeds or len(set(seeds)) != len(seeds) or SWEEP_SEED in seeds:
+        raise SpecError(f"expected one or more different seeds other than {SWEEP_SEED}")
+    seen: dict[str, str] = {}
+    for method in methods:
+        twin = seen.setdefault(method.fingerprint(), method.name)
+        if twin != method.name:
+            raise SpecError(f"'{twin}' and '{method.name}' are the same method")
+    if len(seen) != len(methods):
+        raise SpecError("a variant is named twice")
+    if not bench.task.test:
+        raise DataError(f"{name} has no test data: give --test FILE, or task.test_fraction=0.2")
+    for method in methods:
+        count_parameters(bench.base.model, method)
+    if lr_sweep and not bench.task.validation:
+        raise DataError(f"{name} has no validation data to tune a learning rate on")
+
+
+def _hint(method: Method) -> float:
+    hint = method.variant.training.learning_rate if method.variant else None
+    return hint or DEFAULT_LEARNING_RATE
+
+
+def _summarise(
+    bench: Bench,
+    config: TrainingConfig,
+    seeds: list[int],
+    rows: list[tuple[Method, list[RateTrial], list[RunResult]]],
+    resamples: int,
+    tuned: bool,
+) -> Comparison:
+    reference, weights, _ = as_matrix([r.evaluations["test"] for r in rows[0][2]])
+    entries: list[Entry] = []
+    for method, trials, runs in rows:
+        tests = [r.evaluations["test"] for r in runs]
+        values, _, _ = as_matrix(tests)
+        ood = [r.evaluations["ood"].value for r in runs if "ood" in r.evaluations]
+        per_seed = [t.value for t in tests]
+        entries.append(
+            Entry(
+                name=method.name,
+                fingerprint=method.fingerprint(),
+                trainable=runs[0].trainable,
+                deployed=runs[0].deployed,
+                learning_rate=runs[0].learning_rate,
+                values=per_seed,
+                mean=sum(per_seed) / len(per_seed),
+                sd=standard_deviation(per_seed) if runs[0].trainable else None,
+                interval=bootstrap_mean(values, weights, resamples),
+                seconds=sum(r.seconds for r in runs) / len(runs),
+                metrics={k: sum(t.metrics[k] for t in tests) / len(tests) for k in tests[0].metrics},
+                difference=paired_difference(values, reference, weights, resamples) if entries else None,
+                ood=sum(ood) / len(ood) if ood else None,
+                sweep=trials,
+            )
+        )
+    test = rows[0][2][0].evaluations["test"]
+    return Comparison(
+        model=bench.base.name,
+        task=bench.task.spec.name,
+        kind=bench.task.kind,
+        metric=test.primary,
+        greater_is_better=test.greater_is_better,
+        seeds=seeds,
+        steps=config.resolved(None, len(bench.train)).steps,
+        test_examples=len(test.records),
+        resamples=resamples,
+        tuned=tuned,
+        entries=entries,
+        notes=list(bench.notes),
+    )
+
+
+def _write(result: Comparison, out: Path) -> None:
+    from ctxpeft.analysis.figure import draw
+    from ctxpeft.analysis.table import markdown
+
+    write_text(out / "table.md", markdown(result))
+    draw(result, out / "compare.png")
+    write_text(out / "compare.json", json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")

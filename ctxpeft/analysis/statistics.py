@@ -1,0 +1,131 @@
+"""Paired statistics over seeds and examples.
+
+Shapes: S seeds, N examples, R resamples. Runs of two variants with the same seed share their data order, and all
+runs share their test examples, so differences are taken per seed and example and both are resampled (a crossed
+hierarchical bootstrap: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+_CHUNK = 1 << 22  # resample weights held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its bootstrap percentile interval at `level`."""
+
+    mean: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    @property
+    def significant(self) -> bool:
+        """Whether zero lies outside."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def word(self) -> str:
+        """`significant` or `not significant`."""
+        return "significant" if self.significant else "not significant"
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    weights: ArrayLike | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The weighted mean of `values` (S, N) and its interval, seeds and examples both resampled.
+
+    Deviations between seeds are widened by sqrt(S / (S - 1)), without which a bootstrap over few seeds is too
+    narrow. One seed says nothing about seeds: the interval is then about examples alone.
+
+    Args:
+        values: one row a seed, one column an example.
+        weights: (N,) weight of each example; equal when None.
+        resamples: R.
+        seed: of the resampling.
+        level: coverage.
+
+    Raises:
+        ValueError: empty or ragged input.
+    """
+    matrix = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    seeds, count = matrix.shape
+    if not seeds or not count:
+        raise ValueError("no values to resample")
+    weight = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weight.shape != (count,):
+        raise ValueError(f"expected {count} weights, got {weight.shape}")
+    matrix, weight = matrix[:, weight > 0], weight[weight > 0]
+    count = len(weight)
+    if not count:
+        raise ValueError("every example has weight zero")
+    means = matrix @ weight / weight.sum()
+    overall = float(means.mean())
+    if seeds > 1:
+        across = matrix.mean(axis=0)
+        matrix = across + (matrix - across) * np.sqrt(seeds / (seeds - 1))
+    random = np.random.default_rng([seed, seeds, count])
+    found: list[Array] = []
+    size = max(1, min(resamples, _CHUNK // count))
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        seed_share = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=rows) / seeds
+        picks = random.multinomial(count, np.full(count, 1 / count), size=rows) * weight
+        found.append(((seed_share @ matrix) * picks).sum(axis=1) / picks.sum(axis=1))
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
+    return Interval(overall, float(low), float(high), level)
+
+
+def paired_difference(
+    values: ArrayLike,
+    reference: ArrayLike,
+    weights: ArrayLike | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of `values - reference`, both (S, N) and paired by seed and example.
+
+    Raises:
+        ValueError: the two do not have the same shape.
+    """
+    first = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    second = np.atleast_2d(np.asarray(reference, dtype=np.float64))
+    if first.shape != second.shape:
+        raise ValueError(
+            f"cannot pair {first.shape} with {second.shape}: expected the same seeds and examples"
+        )
+    return bootstrap_mean(first - second, weights, resamples, seed, level)
+
+
+def standard_deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1); None for fewer than two values."""
+    return float(np.std(np.asarray(values), ddof=1)) if len(values) > 1 else None
+
+
+def as_matrix(runs: Sequence[Any]) -> tuple[Array, Array, list[str]]:
+    """Values (S, N), weights (N,) and example ids from the `Evaluation`s of one variant's seeds.
+
+    Raises:
+        ValueError: the evaluations are not of the same examples in the same order.
+    """
+    ids = [record.id for record in runs[0].records]
+    for run in runs[1:]:
+        if [record.id for record in run.records] != ids:
+            raise ValueError("the runs were evaluated on different examples")
+    values = np.array([[record.value for record in run.records] for run in runs])
+    weights = np.array([record.weight for record in runs[0].records])
+    return values, weights, ids

@@ -1,0 +1,109 @@
+"""Intervals against known values, and their coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ctxpeft.analysis.rates import RateTrial, best_rate, rate_grid, tune_rate
+from ctxpeft.analysis.statistics import bootstrap_mean, paired_difference, standard_deviation
+
+
+def test_identical_runs_differ_by_nothing() -> None:
+    values = np.random.default_rng(0).random((4, 50))
+    found = paired_difference(values, values)
+    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert found.word == "not significant"
+
+
+def test_a_constant_shift_is_found_exactly() -> None:
+    values = np.random.default_rng(0).random((4, 50))
+    found = paired_difference(values + 0.25, values)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert found.word == "significant"
+
+
+def test_one_seed_gives_the_interval_of_a_mean() -> None:
+    values = np.random.default_rng(1).normal(2.0, 1.0, size=400)
+    found = bootstrap_mean(values)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+
+
+def test_many_seeds_of_one_example_give_the_interval_over_seeds() -> None:
+    values = np.random.default_rng(2).normal(0.0, 1.0, size=(200, 1))
+    found = bootstrap_mean(values)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std(ddof=1) / np.sqrt(200), rel=0.06)
+
+
+def test_weights_are_those_of_a_ratio() -> None:
+    values, weights = np.array([[1.0, 2.0, 6.0]]), np.array([3.0, 1.0, 0.0])
+    found = bootstrap_mean(values, weights, resamples=200)
+    assert found.mean == pytest.approx(1.25)
+    with pytest.raises(ValueError, match="expected 3 weights"):
+        bootstrap_mean(values, weights[:2])
+
+
+def test_the_seed_of_the_resampling_decides() -> None:
+    values = np.random.default_rng(3).random((3, 40))
+    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
+    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
+
+
+def test_chunks_do_not_matter_for_the_size_of_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).random((3, 40))
+    whole = bootstrap_mean(values)
+    monkeypatch.setattr("ctxpeft.analysis.statistics._CHUNK", 4000)
+    assert bootstrap_mean(values).high == pytest.approx(whole.high, abs=0.01)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_coverage(seeds: int) -> None:
+    """The interval holds the true difference in 95 % of studies, seeds and examples both drawn."""
+    random, truth, hits, studies = np.random.default_rng(seeds), 0.3, 0, 200
+    for study in range(studies):
+        by_seed = random.normal(0, 0.15, size=(seeds, 1))
+        by_example = random.normal(0, 1.0, size=(1, 80))
+        noise = random.normal(0, 0.5, size=(seeds, 80))
+        base = random.random((seeds, 80))
+        found = paired_difference(
+            base + truth + by_seed + by_example + noise, base, resamples=600, seed=study
+        )
+        hits += found.low <= truth <= found.high
+    assert 0.89 <= hits / studies <= 0.99
+
+
+def test_unpaired_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot pair"):
+        paired_difference(np.zeros((2, 3)), np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_mean(np.zeros((2, 0)))
+    assert standard_deviation([1.0]) is None
+    assert standard_deviation([1.0, 3.0]) == pytest.approx(np.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("optimum", "tried"), [(3e-3, 3), (1e-3, 4), (9e-3, 4), (1e-4, 5), (1.0, 5), (2.7e-2, 5)]
+)
+def test_a_rate_at_the_edge_widens_the_sweep(optimum: float, tried: int) -> None:
+    seen: list[float] = []
+
+    def measure(rate: float) -> RateTrial:
+        seen.append(rate)
+        return RateTrial(rate, abs(np.log(rate / optimum)), None)
+
+    trials = tune_rate(rate_grid(3e-3), measure)
+    assert len(seen) == tried == len(trials)
+    assert len(set(seen)) == tried
+    assert [t.rate for t in trials] == sorted(t.rate for t in trials)
+
+
+def test_diverged_rates_are_never_best() -> None:
+    trials = [
+        RateTrial(1.0, float("nan"), None),
+        RateTrial(0.1, 2.0, None),
+        RateTrial(0.3, float("inf"), None),
+    ]
+    assert best_rate(trials).rate == 0.1
+    assert rate_grid(3e-3) == pytest.approx([1e-3, 3e-3, 9e-3])
