@@ -1,0 +1,118 @@
+"""The command line: one file a command, imported only when that command is called.
+
+To add a command:
+1. write `ctxpeft/cli/<name>.py` with `command`, a function typer understands (or `app`, a `typer.Typer`);
+2. add one line to `COMMANDS`: name -> (module, one-line help);
+3. return None, or an int, or raise `typer.Exit(code)`: 0 fine, 1 a law or a check is violated;
+4. let every `CtxpeftError` through: `main` prints its sentence and exits 2;
+5. import torch, transformers and optuna inside the function, never at the top of the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ctxpeft import __version__
+from ctxpeft.errors import CtxpeftError, LawError, did_you_mean
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "ls": ("ctxpeft.cli.ls", "List the shipped variants, blocks, search spaces or tasks."),
+    "show": ("ctxpeft.cli.show", "Show one variant: its equation, blocks, shapes and parameter count."),
+    "validate": (
+        "ctxpeft.cli.validate",
+        "Check variant, space or task files: one sentence for each mistake.",
+    ),
+    "cp": ("ctxpeft.cli.cp", "Copy a shipped variant or space into a file of your own."),
+    "schema": ("ctxpeft.cli.schema", "Print the JSON schema of a variant or a search space."),
+    "doctor": (
+        "ctxpeft.cli.doctor",
+        "What is installed, what the machine has, whether a model is supported.",
+    ),
+    "train": ("ctxpeft.cli.train", "Train one variant on one task."),
+    "eval": ("ctxpeft.cli.eval", "Evaluate a model, with or without an adapter, on one task."),
+    "compare": (
+        "ctxpeft.cli.compare",
+        "Compare variants: rates tuned, seeds shared, intervals given.",
+    ),
+    "search": ("ctxpeft.cli.search", "Search a space of variants."),
+    "report": ("ctxpeft.cli.report", "Report on a search that ran, or still runs."),
+}
+
+_EPILOG = "Exit codes: 0 fine, 1 a law or a check is violated, 2 usage or configuration, 130 interrupted."
+_USER_OS_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `argv` is without the program's name."""
+    from ctxpeft.cli import _output
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("--help", "-h", "help"):
+        _output.print_help(COMMANDS, _EPILOG)
+        return 0 if args else 2
+    if args[0] in ("--version", "-V"):
+        print(f"ctxpeft {__version__}")
+        return 0
+    name = args[0]
+    if name not in COMMANDS:
+        kind = "option" if name.startswith("-") else "command"
+        _output.print_error(f"unknown {kind} '{name}'{did_you_mean(name, COMMANDS)}")
+        return 2
+    try:
+        return run_command(name, args[1:])
+    except CtxpeftError as error:
+        _output.print_error(str(error))
+        return 1 if isinstance(error, LawError) else 2
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader went away; nothing more can be told
+        return 0
+    except OSError as error:
+        if not isinstance(error, _USER_OS_ERRORS) and error.errno != errno.ENOSPC:
+            raise
+        _output.print_error(f"cannot use {error.filename}: {(error.strerror or 'I/O error').lower()}")
+        return 2
+
+
+def run_command(name: str, args: Sequence[str]) -> int:
+    """Import the command's module, parse `args` with typer and return the exit code."""
+    import typer
+    from typer.main import get_command
+
+    from ctxpeft.cli import _output
+    from ctxpeft.cli._arguments import expand_variadic
+
+    module = importlib.import_module(COMMANDS[name][0])
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name)(module.command)
+    # typer carries its own copy of click, so the base class is taken from typer's public name.
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
+    click_error: type[Exception] = typer.BadParameter.__mro__[2]
+    try:
+        result = get_command(app)(
+            args=expand_variadic(args), prog_name=f"ctxpeft {name}", standalone_mode=False
+        )
+    except typer.Abort:
+        return _interrupted()
+    except click_error as error:
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        hint = f" (see ctxpeft {name} --help)" if isinstance(error, usage_error) else ""
+        _output.print_error(f"{message}{hint}")
+        return 2
+    if result == 130:
+        return _interrupted()
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    from ctxpeft.cli import _output
+
+    _output.print_error("interrupted; what was finished is saved, and the same command continues from it")
+    return 130

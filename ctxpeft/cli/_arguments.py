@@ -1,0 +1,65 @@
+"""Command-line conventions shared by the commands: options that take several values, and common options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_VARIADIC = ("--data", "--test")
+_OVERRIDE = re.compile(r"^[A-Za-z_][\w.\-]*=")
+_SPEC_SUFFIXES = (".yaml", ".yml")
+
+
+def expand_variadic(args: Sequence[str]) -> list[str]:
+    """`--data A B key=value` as `--data A --data B key=value`.
+
+    A value list ends at the next option, at `key=value` that is not an existing file, and at a YAML file
+    (no data file is YAML, and `search` takes one as its argument).
+    """
+    expanded: list[str] = []
+    current = ""
+    taken = 0
+    for arg in args:
+        if arg.startswith("-"):
+            current, taken = (arg, 0) if arg in _VARIADIC else ("", 0)
+        elif current:
+            ends = (_OVERRIDE.match(arg) and not Path(arg).exists()) or arg.endswith(_SPEC_SUFFIXES)
+            if ends and taken:
+                current = ""
+            else:
+                if taken:
+                    expanded.append(current)
+                taken += 1
+        expanded.append(arg)
+    return expanded
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A hub id, a local directory, or 'ctxpeft-mini'.", metavar="M")
+]
+VariantOption = Annotated[
+    str, typer.Option("--variant", "-v", help="A shipped variant's name or a YAML file.", metavar="V")
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", "-t", help="A shipped task, a task YAML file, or hub:<id>.", metavar="T"),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="Training files (CSV, TSV, JSON, JSONL), joined.", metavar="FILE..."),
+]
+TestOption = Annotated[
+    list[str] | None, typer.Option("--test", help="Test files, read only at the end.", metavar="FILE...")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR")]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings: steps=250 learning_rate=3e-3 ...", metavar="[KEY=VALUE]..."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what the output folder holds.")]

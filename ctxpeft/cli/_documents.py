@@ -1,0 +1,52 @@
+"""What a YAML file is, by its keys, and whether it is a valid one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxpeft.spec.yaml_lines import read_yaml
+
+SPACE_KEYS = {"anchors", "budget", "rates", "search"}
+TASK_KEYS = {"train", "validation", "test", "ood", "hub", "columns", "template", "label_words"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A valid file: a `variant` (with its fingerprint), a `space` or a `task`."""
+
+    kind: str
+    fingerprint: str | None = None
+
+
+def read_spec(path: Path) -> Found:
+    """Read and check one file. Raises a CtxpeftError in one sentence if it is not valid."""
+    document = read_yaml(path)
+    kind = kind_of(document.data)
+    if kind == "space":
+        from ctxpeft.search.spacefile import space_from_document
+
+        space_from_document(document, path.stem, path.parent)
+        return Found(kind)
+    if kind == "task":
+        from ctxpeft.tasks import load_task
+
+        load_task(path)
+        return Found(kind)
+    from ctxpeft.spec.load import variant_from_data
+
+    return Found(kind, variant_from_data(document).fingerprint())
+
+
+def kind_of(data: Any) -> str:
+    """`space` if modules are templates or the keys of a search are there, `task` by its data, else `variant`."""
+    if not isinstance(data, dict):
+        return "variant"
+    modules = data.get("modules")
+    first = modules[0] if isinstance(modules, list) and modules else None
+    if data.keys() & SPACE_KEYS or (isinstance(first, dict) and "templates" in first):
+        return "space"
+    if data.keys() & TASK_KEYS and not data.keys() & {"modules", "peft"}:
+        return "task"
+    return "variant"

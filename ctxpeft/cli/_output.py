@@ -1,0 +1,83 @@
+"""What the commands print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ctxpeft import __version__
+
+
+def stdout() -> Console:
+    """A console on standard output; plain and unwrapped when piped."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """A console on standard error, for progress, notes and errors."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 160
+    return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=not stream.isatty(), width=width)
+
+
+def emit(command: str, result: Mapping[str, Any]) -> None:
+    """Print the one JSON object of `--json`: `{"command", "version", "result"}`.
+
+    Numbers that JSON cannot hold (nan, inf) become null; paths become strings.
+    """
+    envelope = {"command": command, "version": __version__, "result": plain(result)}
+    sys.stdout.write(json.dumps(envelope, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """`value` with only the types JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if callable(item := getattr(value, "item", None)):  # numpy and torch scalars
+        return plain(item())
+    return str(value)
+
+
+def note(text: str) -> None:
+    """One line of information on standard error."""
+    stderr().print(f"note: {text}", markup=False)
+
+
+def print_error(text: str) -> None:
+    """The one sentence of an error, on standard error."""
+    console = stderr()
+    console.print("error:", style="bold red", end=" ")
+    console.print(text, markup=False)
+
+
+def print_help(commands: Mapping[str, tuple[str, str]], epilog: str) -> None:
+    """The list of commands, without importing any of them."""
+    console = stdout()
+    console.print("ctxpeft: construct, compare and search context-based PEFT methods\n", style="bold")
+    console.print("Usage: ctxpeft COMMAND [OPTIONS]     (ctxpeft COMMAND --help)\n", markup=False)
+    table = Table.grid(padding=(0, 2))
+    for name, (_, help_text) in commands.items():
+        table.add_row(f"  {name}", help_text, style=None)
+    console.print(table)
+    console.print(f"\n{epilog}", markup=False)

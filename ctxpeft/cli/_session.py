@@ -1,0 +1,170 @@
+"""What `train`, `eval` and `compare` share: from flags and settings to a task, a configuration and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ctxpeft.cli._overrides import parse_overrides, place_overrides, set_path
+from ctxpeft.errors import SpecError
+from ctxpeft.spec.explain import spec_error
+from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.variant import Variant
+from ctxpeft.spec.yaml_lines import Document, read_yaml
+
+if TYPE_CHECKING:
+    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.training import Base, Bench, Method, TrainingConfig
+
+_ALIASES = {"lr": "learning_rate"}
+_MODEL_KEYS = ("dtype", "device")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The `key=value` settings of a command, by section."""
+
+    training: Mapping[str, Any]
+    task: Mapping[str, Any]
+    model: Mapping[str, Any]
+    variant: Mapping[str, Any]
+
+
+def read_settings(overrides: Sequence[str] | None) -> Settings:
+    """Sort settings into sections; bare keys belong to training, task or model in that order.
+
+    Raises:
+        SpecError: an unknown key, with the nearest valid one.
+    """
+    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.training import TrainingConfig
+
+    pairs = [(_ALIASES.get(key, key), value) for key, value in parse_overrides(overrides or [])]
+    sections = {
+        "training": TrainingConfig.model_fields,
+        "task": TaskSpec.model_fields,
+        "model": _MODEL_KEYS,
+    }
+    placed = place_overrides(pairs, sections, free=("variant",))
+    return Settings(**placed)
+
+
+def training_config(settings: Settings, **fixed: Any) -> TrainingConfig:
+    """The training configuration; `fixed` wins over settings.
+
+    Raises:
+        SpecError: a value of the wrong type or range.
+    """
+    from ctxpeft.training import TrainingConfig
+
+    data = {**settings.training, **fixed}
+    try:
+        return TrainingConfig.model_validate(data)
+    except ValidationError as error:
+        raise spec_error(error, Document(data, {}, "training"), TrainingConfig) from None
+
+
+def task_spec(
+    task: str | None, data: Sequence[str] | None, test: Sequence[str] | None, settings: Settings
+) -> TaskSpec:
+    """The task of `--task` or of `--data` and `--test`, with its settings.
+
+    Raises:
+        SpecError: neither or both are given, or the settings do not fit.
+    """
+    from ctxpeft.tasks import load_task, task_from_files, with_settings
+
+    if task and data:
+        raise SpecError("--task and --data cannot both be given")
+    if task and test:
+        raise SpecError("--test belongs to --data; a task names its own test data (or set task.test=FILE)")
+    if not task and not data:
+        raise SpecError("no data: give --task NAME (docstring-area ships with ctxpeft) or --data FILE")
+    spec = load_task(task) if task else task_from_files(list(data or []), list(test or []))
+    return with_settings(spec, settings.task)
+
+
+def evaluation_spec(
+    task: str | None, data: Sequence[str] | None, adapter: Path | None, settings: Settings
+) -> TaskSpec:
+    """The task to evaluate on: `--task`, or `--data` with the prompt and labels the adapter was trained with.
+
+    Raises:
+        SpecError: see `task_spec`.
+    """
+    from ctxpeft.tasks import load_task, task_from_files, with_settings
+
+    if task or not data:
+        return task_spec(task, data, None, settings)
+    written = adapter / "task.yaml" if adapter else None
+    if written is None or not written.is_file():
+        return with_settings(task_from_files([], list(data)), settings.task)
+    trained = read_yaml(written).data
+    if not isinstance(trained, dict):
+        raise SpecError(f"{written}: expected a mapping, as ctxpeft train writes it")
+    return with_settings(load_task({**trained, "test": list(data)}), settings.task)
+
+
+def changed_variant(source: str, settings: Settings) -> Method:
+    """The variant with the `variant.` settings applied.
+
+    Raises:
+        SpecError: see `load_method`; or a setting for a baseline, which has none.
+    """
+    from ctxpeft.training import load_method
+
+    method = load_method(source)
+    if not settings.variant:
+        return method
+    if method.variant is None:
+        raise SpecError(f"the baseline '{source}' has no settings")
+    tree = method.variant.to_dict()
+    for key, value in settings.variant.items():
+        set_path(tree, key, value)
+    variant: Variant = load_variant(tree)
+    return load_method(variant)
+
+
+def open_base(model: str, settings: Settings) -> Base:
+    """Load the model with its `dtype` and `device`.
+
+    Raises:
+        HostError: see `load_base`.
+    """
+    from ctxpeft.training import load_base
+
+    return load_base(model, **settings.model)
+
+
+def open_bench(model: str, spec: TaskSpec, settings: Settings) -> Bench:
+    """Read the data first, since it fails fast, then load the model and encode."""
+    from ctxpeft.tasks import build_task
+    from ctxpeft.training import prepare
+
+    data = build_task(spec)
+    return prepare(open_base(model, settings), data)
+
+
+def task_facts(bench: Bench) -> dict[str, Any]:
+    """What a plan says about the data: sizes, labels, lengths in tokens, one example as the model sees it."""
+    task = bench.task
+    lengths = sorted(len(e) for e in bench.train)
+    facts: dict[str, Any] = {
+        "task": task.spec.name,
+        "kind": task.kind,
+        "train": len(task.train),
+        "validation": len(task.validation),
+        "test": len(task.test),
+        "ood": len(task.ood),
+        "labels": list(task.labels),
+        "notes": list(bench.notes),
+    }
+    if bench.train:
+        decode = bench.base.tokenizer.decode
+        facts["tokens"] = {"median": lengths[len(lengths) // 2], "longest": lengths[-1]}
+        facts["example"] = {"prompt": decode(bench.train[0].prompt), "answer": decode(bench.train[0].answer)}
+    return facts

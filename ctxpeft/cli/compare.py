@@ -1,0 +1,137 @@
+"""`ctxpeft compare`: several variants, the same seeds and data, rates tuned on validation data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxpeft.cli import _output
+from ctxpeft.cli._arguments import (
+    DataOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    ModelOption,
+    OverridesArgument,
+    TaskOption,
+    TestOption,
+)
+from ctxpeft.errors import SpecError
+from ctxpeft.extras import require
+
+if TYPE_CHECKING:
+    from ctxpeft.training import Bench, Method, TrainingConfig
+
+
+def command(
+    variants: Annotated[
+        str,
+        typer.Option("--variants", "-v", help="Names or files, comma-separated; the first is the reference."),
+    ],
+    overrides: OverridesArgument = None,
+    model: ModelOption = "ctxpeft-mini",
+    task: TaskOption = None,
+    data: DataOption = None,
+    test: TestOption = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs a variant.")] = 5,
+    lr_sweep: Annotated[
+        bool, typer.Option("--lr-sweep", help="Tune each variant's learning rate on validation data.")
+    ] = False,
+    sweep_steps: Annotated[
+        int | None, typer.Option("--sweep-steps", min=1, help="Length of the sweep's runs.", metavar="N")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimiser steps a run.", metavar="N")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR")
+    ] = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Compare variants fairly; interrupted or extended, the same command runs only what is missing.
+
+    `none` (the frozen base) and `full` (full fine-tuning) may stand among the variants.
+    """
+    from ctxpeft.cli._session import open_bench, read_settings, task_spec, training_config
+    from ctxpeft.training import load_method
+
+    require("matplotlib", "plots", "the picture of a comparison")
+    if out is None and not dry_run:
+        raise SpecError("--out DIR is needed: the folder the comparison writes into")
+    settings = read_settings(overrides)
+    if settings.variant:
+        raise SpecError("variant settings are for one variant: write a file for each and name the files")
+    if "seed" in settings.training:
+        raise SpecError("a comparison runs the seeds 0, 1, ...: give --seeds N instead of seed=")
+    names = [name.strip() for name in variants.split(",") if name.strip()]
+    methods = [load_method(name) for name in names]
+    config = training_config(settings, **({"steps": steps} if steps else {}))
+    bench = open_bench(model, task_spec(task, data, test, settings), settings)
+    from ctxpeft.analysis.compare import check_comparison, compare
+
+    if dry_run:
+        check_comparison(bench, methods, range(seeds), lr_sweep)
+        _plan(bench, methods, config, seeds, lr_sweep, json)
+        return
+
+    from ctxpeft.analysis.table import footnote, rich_table
+    from ctxpeft.training import ConsoleReporter
+
+    reporter = ConsoleReporter()
+    for note in bench.notes:
+        reporter.note(note)
+    result = compare(
+        bench,
+        methods,
+        out or Path(),
+        seeds=seeds,
+        config=config,
+        lr_sweep=lr_sweep,
+        sweep_steps=sweep_steps,
+        reporter=reporter,
+        fresh=fresh,
+    )
+    if json:
+        _output.emit("compare", {**result.to_dict(), "out": str(out)})
+        return
+    console = _output.stdout()
+    console.print(rich_table(result))
+    console.print(footnote(result), markup=False)
+    console.print(f"Written to {out}: table.md, compare.json, compare.png, runs/", markup=False)
+
+
+def _plan(
+    bench: Bench, methods: list[Method], config: TrainingConfig, seeds: int, lr_sweep: bool, json: bool
+) -> None:
+    from ctxpeft.cli._session import task_facts
+    from ctxpeft.training import count_parameters
+
+    rows = []
+    for method in methods:
+        trainable, deployed = count_parameters(bench.base.model, method)
+        full = config.resolved(method.variant, len(bench.train))
+        rows.append(
+            {
+                "variant": method.name,
+                "trainable": trainable,
+                "deployed": deployed,
+                "learning_rate": full.learning_rate,
+                "runs": (1 if method.name == "none" else seeds)
+                + (3 if lr_sweep and method.name != "none" else 0),
+                "steps": full.steps,
+            }
+        )
+    plan: dict[str, Any] = {"model": bench.base.name, "variants": rows, "seeds": seeds, **task_facts(bench)}
+    if json:
+        _output.emit("compare", {"plan": plan})
+        return
+    console = _output.stdout()
+    console.print("Nothing was run or written. The plan:", markup=False)
+    for row in rows:
+        console.print("  " + "  ".join(f"{key} {value}" for key, value in row.items()), markup=False)
+    for key, value in task_facts(bench).items():
+        console.print(f"  {key}: {value}", markup=False)

@@ -1,0 +1,65 @@
+"""`ctxpeft eval`: a model on a task, with or without an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctxpeft.cli import _output
+from ctxpeft.cli._arguments import DataOption, JsonOption, ModelOption, OverridesArgument, TaskOption
+from ctxpeft.errors import AdapterError, DataError
+
+
+def command(
+    overrides: OverridesArgument = None,
+    model: ModelOption = "ctxpeft-mini",
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", "-a", help="A folder ctxpeft train or save wrote.", metavar="DIR"),
+    ] = None,
+    task: TaskOption = None,
+    data: DataOption = None,
+    split: Annotated[
+        str, typer.Option("--split", help="validation, test, ood or train; 'test' takes ood too.")
+    ] = "test",
+    json: JsonOption = False,
+) -> int:
+    """Evaluate on a task's test data, or on files; an adapter brings its prompt and labels along."""
+    import ctxpeft
+    from ctxpeft.cli._session import evaluation_spec, open_base, read_settings
+    from ctxpeft.tasks import build_task, evaluate
+    from ctxpeft.training import encoder_for
+
+    settings = read_settings(overrides)
+    if adapter is not None and not adapter.exists():
+        raise AdapterError(f"{adapter} does not exist: expected a folder with adapter.safetensors")
+    if adapter is not None and (adapter / "adapter" / "adapter.safetensors").is_file():
+        adapter = adapter / "adapter"
+    found = build_task(evaluation_spec(task, data, adapter, settings))
+    names = [split] if split != "test" else ["test", "ood"]
+    if names[0] not in ("train", "validation", "test", "ood"):
+        raise DataError(f"unknown split '{split}': expected validation, test, ood or train")
+    base = open_base(model, settings)
+    if adapter is not None:
+        ctxpeft.load(base.model, adapter)
+    encoder = encoder_for(base, found)
+    results: dict[str, Any] = {}
+    for name in names:
+        if name == names[0] or found.split(name):
+            results[name] = evaluate(base.model, encoder, found.split(name)).summary()
+    if json:
+        payload = {"model": model, "adapter": adapter, "task": found.spec.name, "evaluations": results}
+        _output.emit("eval", {**payload, "notes": list(found.notes)})
+        return 0
+    for note in found.notes:
+        _output.note(note)
+    console = _output.stdout()
+    for name, result in results.items():
+        metrics = "  ".join(f"{key} {value:.4f}" for key, value in result["metrics"].items())
+        console.print(f"{name} ({result['count']}): {metrics}", markup=False)
+        for label, counts in result["per_class"].items():
+            shown = "  ".join(f"{key} {value}" for key, value in counts.items())
+            console.print(f"  {label}: {shown}", markup=False)
+    return 0

@@ -1,0 +1,133 @@
+"""`ctxpeft search SPACE [--model M] [--task T | --data FILE... --test FILE]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxpeft.cli._arguments import (
+    DataOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    OverridesArgument,
+    TaskOption,
+    TestOption,
+)
+from ctxpeft.cli._output import emit
+from ctxpeft.extras import require
+
+if TYPE_CHECKING:
+    from ctxpeft.search.spacefile import Space
+
+EPILOG = """
+Examples:
+
+    ctxpeft search quickstart
+    ctxpeft search quickstart --dry-run
+    ctxpeft search equation --model ./my-model --data train.csv --test test.csv --out runs/equation
+    ctxpeft search my-space.yaml --model M --task T --trials 60 --workers 2 steps=120 search.keep=0.4
+    ctxpeft search equation --model M --data train.csv --storage postgresql://user@host/db --study trec
+
+The same command resumes; --trials N counts designs that were trained beyond the anchors.
+"""
+
+
+def command(
+    space: Annotated[str, typer.Argument(help="A shipped space's name or a YAML file.", metavar="SPACE")],
+    overrides: OverridesArgument = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A hub id or a local directory; the space's own if it names one.",
+            metavar="M",
+        ),
+    ] = None,
+    task: TaskOption = None,
+    data: DataOption = None,
+    test: TestOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the study; runs/search-<space>.", metavar="DIR"),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=0, help="Designs to train beyond the anchors, in all.", metavar="N"),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes on this machine.", metavar="N")
+    ] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Database URL; SQLite in the folder if left out.", metavar="URL"),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", help="The study's name in the storage; the space's name.", metavar="NAME"),
+    ] = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Search a space of variants: rates tuned inside each trial, anchors first, resumed by default."""
+    from ctxpeft.search.spacefile import load_space
+
+    found = _changed(load_space(space), overrides or [], trials)
+    if dry_run:
+        _dry_run(found, model, json)
+        return
+    require("matplotlib", "plots", "the report of a search")
+    from ctxpeft.search.job import Job, model_of, task_of
+    from ctxpeft.search.run import search
+
+    folder = out or Path("runs") / f"search-{found.name}"
+    spec = task_of(found, task, data or [], test or [])
+    job = Job(found, model_of(found, model), spec, folder, study or found.name, storage)
+    result = search(job, _command(sys.argv), workers, fresh)
+    if json:
+        emit("search", result.plain())
+        return
+    from ctxpeft.cli._search_table import print_found
+
+    print_found(result)
+
+
+def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
+    """The space with `key=value` settings and `--trials`."""
+    from ctxpeft.cli._overrides import parse_overrides, place_overrides
+    from ctxpeft.search.job import with_settings
+    from ctxpeft.search.spacefile import Search
+
+    pairs = parse_overrides(overrides)
+    sections: dict[str, list[str]] = {"search": list(Search.model_fields)}
+    if pairs:
+        from ctxpeft.tasks import TaskSpec
+        from ctxpeft.training import TrainingConfig
+
+        sections |= {"training": list(TrainingConfig.model_fields), "data": list(TaskSpec.model_fields)}
+    placed = place_overrides(pairs, sections)
+    if trials is not None:
+        placed.setdefault("search", {})["trials"] = trials
+    return with_settings(space, placed)
+
+
+def _dry_run(space: Space, model: str | None, json: bool) -> None:
+    from ctxpeft.cli._model import empty_model
+    from ctxpeft.search.dryrun import lines_of, preview
+    from ctxpeft.search.job import model_of
+
+    result = preview(space, empty_model(model_of(space, model)))
+    if json:
+        emit("search", result.plain())
+    else:
+        print("\n".join(lines_of(result)))
+
+
+def _command(argv: list[str]) -> list[str]:
+    """The command as it can be typed again."""
+    return ["ctxpeft", *argv[1:]]

@@ -1,0 +1,121 @@
+"""`ctxpeft show NAME [--model M]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._output import emit
+from ctxpeft.cli._tables import aligned
+
+if TYPE_CHECKING:
+    from ctxpeft.spec.variant import Variant
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A shipped variant or a YAML file.", metavar="NAME")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Count parameters on this hub id or directory.", metavar="M"),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a variant: its equation, what it is for, its parameters on a model, and its YAML."""
+    from ctxpeft.spec.load import load_variant
+
+    variant = load_variant(name)
+    result = _described(variant)
+    if model is not None:
+        result["model"] = _counted(variant, model)
+    if json:
+        emit("show", result)
+    else:
+        _print(result, variant)
+
+
+def _described(variant: Variant) -> dict[str, Any]:
+    from ctxpeft.spec.equation import variant_equations
+
+    return {
+        "name": variant.name,
+        "title": variant.title,
+        "source": variant.source,
+        "regime": variant.regime,
+        "differs": variant.differs,
+        "equations": variant_equations(variant),
+        "identity_at_init": None if variant.peft is not None else variant.identity_at_init(),
+        "fingerprint": variant.fingerprint(),
+        "blocks": _blocks(variant),
+        "variant": variant.to_dict(),
+    }
+
+
+def _blocks(variant: Variant) -> list[dict[str, str]]:
+    """Every block of the variant once, with its equation and its paper."""
+    from ctxpeft.spec.base import BlockSpec
+
+    found: dict[str, dict[str, str]] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, BlockSpec):
+            name = f"{value.family}.{value.kind}"
+            found[name] = {"block": name, "equation": value.equation, "cites": value.cites}
+        if isinstance(value, list):
+            for item in value:
+                visit(item)
+        elif hasattr(type(value), "model_fields"):
+            for field in type(value).model_fields:
+                visit(getattr(value, field))
+
+    visit(variant.modules)
+    return list(found.values())
+
+
+def _counted(variant: Variant, model: str) -> dict[str, Any]:
+    from ctxpeft.cli._model import empty_model
+    from ctxpeft.hosts.count import count_parameters
+
+    skeleton = empty_model(model)
+    base = sum(p.numel() for p in skeleton.parameters())
+    trainable = count_parameters(skeleton, variant, "trainable")
+    return {
+        "name": model,
+        "parameters": base,
+        "trainable": trainable,
+        "deployed": count_parameters(skeleton, variant, "deployed"),
+        "share": trainable / base,
+    }
+
+
+def _print(result: dict[str, Any], variant: Variant) -> None:
+    print(f"{result['name']}: {result['title']}" if result["title"] else result["name"])
+    print()
+    for equation in result["equations"]:
+        print(f"    {equation}")
+    print()
+    facts = [
+        ("source", result["source"]),
+        ("for", result["regime"]),
+        ("differs", result["differs"]),
+        ("identity at init", _answer(result["identity_at_init"])),
+        ("fingerprint", result["fingerprint"]),
+    ]
+    if "model" in result:
+        counted = result["model"]
+        facts.append((f"on {counted['name']}", f"{counted['parameters']:,} parameters"))
+        facts.append(("trainable", f"{counted['trainable']:,} ({counted['share']:.2%})"))
+        facts.append(("deployed", f"{counted['deployed']:,}"))
+    for line in aligned([(key, text) for key, text in facts if text]):
+        print(line)
+    if result["blocks"]:
+        print()
+        for line in aligned([(b["block"], b["equation"], b["cites"]) for b in result["blocks"]]):
+            print(line)
+    print()
+    print(variant.to_yaml(), end="")
+
+
+def _answer(value: bool | None) -> str:
+    return "" if value is None else "yes" if value else "no"

@@ -1,0 +1,110 @@
+"""`ctxpeft train`: one variant, one task, one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxpeft.cli import _output
+from ctxpeft.cli._arguments import (
+    DataOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    ModelOption,
+    OverridesArgument,
+    TaskOption,
+    TestOption,
+    VariantOption,
+)
+from ctxpeft.errors import SpecError
+
+if TYPE_CHECKING:
+    from ctxpeft.training import Bench, Method, RunResult, TrainingConfig
+
+
+def command(
+    variant: VariantOption,
+    overrides: OverridesArgument = None,
+    model: ModelOption = "ctxpeft-mini",
+    task: TaskOption = None,
+    data: DataOption = None,
+    test: TestOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.", metavar="DIR")] = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    fresh: FreshOption = False,
+) -> int:
+    """Train one variant on one task; the same command continues an interrupted run.
+
+    Settings are those of training (steps, learning_rate, batch_size, seed, patience, ...), of the task
+    (template, limit, per_class, max_length, columns.label, ...), dtype, device, and variant.<path>.
+    """
+    from ctxpeft.cli._session import changed_variant, open_bench, read_settings, task_spec, training_config
+
+    if out is None and not dry_run:
+        raise SpecError("--out DIR is needed: the folder the run writes into")
+    settings = read_settings(overrides)
+    method = changed_variant(variant, settings)
+    config = training_config(settings)
+    bench = open_bench(model, task_spec(task, data, test, settings), settings)
+    if dry_run:
+        return _plan(bench, method, config, json)
+
+    from ctxpeft.training import ConsoleReporter, count_parameters, run
+
+    count_parameters(
+        bench.base.model, method
+    )  # a variant that does not fit is refused before anything is written
+
+    reporter = ConsoleReporter()
+    for note in bench.notes:
+        reporter.note(note)
+    result = run(bench, method, config, out=out, reporter=reporter, fresh=fresh)
+    if json:
+        _output.emit("train", {**result.summary(), "out": str(out)})
+    else:
+        _print(result, out)
+    if result.stopped == "diverged":
+        _output.print_error("the loss is no longer a number: lower the learning rate")
+        return 1
+    return 0
+
+
+def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> int:
+    from ctxpeft.cli._session import task_facts
+    from ctxpeft.training import count_parameters, resolve
+
+    resolved = resolve(bench, method, config)
+    trainable, deployed = count_parameters(bench.base.model, method)
+    plan: dict[str, Any] = {
+        "variant": method.name,
+        "model": bench.base.name,
+        "trainable": trainable,
+        "deployed": deployed,
+        "training": resolved["training"],
+        **task_facts(bench),
+    }
+    if json:
+        _output.emit("train", {"plan": plan})
+        return 0
+    console = _output.stdout()
+    console.print("Nothing was run or written. The plan:", markup=False)
+    for key, value in plan.items():
+        console.print(f"  {key}: {value!r}" if isinstance(value, str) else f"  {key}: {value}", markup=False)
+    return 0
+
+
+def _print(result: RunResult, out: Path | None) -> None:
+    console = _output.stdout()
+    for name, evaluation in result.evaluations.items():
+        metrics = "  ".join(f"{key} {value:.4f}" for key, value in evaluation.metrics.items())
+        console.print(f"{name} ({len(evaluation.records)}): {metrics}", markup=False)
+    ended = f", stopped: {result.stopped}" if result.stopped else ""
+    console.print(
+        f"{result.method}: {result.trainable:,} trainable parameters, learning rate {result.learning_rate:g}, "
+        f"{result.steps} steps, {result.seconds:.1f} s{ended}; written to {out}",
+        markup=False,
+    )

@@ -1,0 +1,45 @@
+"""`ctxpeft validate FILE...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._output import emit, print_error, stdout
+from ctxpeft.errors import CtxpeftError
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(help="Variant, space or task files.", metavar="FILE...")],
+    json: JsonOption = False,
+) -> int:
+    """Check files against the algebra: `ok` with the fingerprint, or one sentence on what is wrong.
+
+    Exits 2 if any file is not valid.
+    """
+    results = [_check(path) for path in files]
+    if json:
+        emit("validate", {"files": results})
+    for result in results:
+        if result["error"] is not None:
+            print_error(result["error"])
+        elif not json:
+            mark = result["fingerprint"] or ""
+            stdout().print(
+                f"{result['file']}: ok  {result['kind']}  {mark}".rstrip(), markup=False, emoji=False
+            )
+    return 2 if any(result["error"] is not None for result in results) else 0
+
+
+def _check(path: Path) -> dict[str, Any]:
+    from ctxpeft.cli._documents import read_spec
+
+    result: dict[str, Any] = {"file": str(path), "kind": None, "fingerprint": None, "error": None}
+    try:
+        found = read_spec(path)
+    except CtxpeftError as error:
+        return {**result, "error": str(error)}
+    return {**result, "kind": found.kind, "fingerprint": found.fingerprint}

@@ -1,0 +1,99 @@
+"""`ctxpeft search` and `ctxpeft report`, as a user types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ctxpeft.spec.load import load_variant
+from tests.cli.running import run
+from tests.search.conftest import TINY_SPACE
+from tests.tasks.tiny import tiny_model, tiny_task
+
+__all__ = ["tiny_model", "tiny_task"]
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_SPACE, encoding="utf-8")
+    return path
+
+
+def test_dry_run_shows_tree_anchors_and_designs(capsys: Capture, space: Path, tiny_model: Path) -> None:
+    done = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
+    assert done.code == 0
+    assert "merge in {compete, compete_length}" in done.out
+    assert "5 structures" in done.out
+    assert "anchor prefix-tuning-plus: 512 parameters" in done.out
+    assert done.out.count("design-") >= 5
+    assert "o ← o + elu(q)ᵀ M" in done.out
+    assert not (space.parent / "runs").exists()
+
+
+def test_dry_run_as_json(capsys: Capture, space: Path, tiny_model: Path) -> None:
+    result = run(capsys, "search", space, "--model", tiny_model, "--dry-run", "--json").result
+    assert result["structures"] == 5
+    for design in result["designs"]:
+        assert load_variant(design["variant"]).name.startswith("design-")
+
+
+def test_search_then_report(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "--test", tiny_task["test"], "--out", out]
+    settings = ["steps=3", "search.seeds=1", "data.template={text} Label:"]
+    done = run(capsys, "search", space, *where, "--trials", 2, *settings)
+    assert done.code == 0, done.err
+    assert "prefix-tuning-plus (anchor)" in done.out
+    assert "not significant" in done.out or "significantly" in done.out
+    assert "[4/4]" in done.err
+    load_variant(out / "best.yaml")
+    (out / "report.html").unlink()
+    again = run(capsys, "report", out, "--json")
+    assert again.code == 0, again.err
+    assert again.result["best"]["name"] == load_variant(out / "best.yaml").name
+    assert (out / "report.html").is_file()
+    result = run(capsys, "search", space, *where, "--trials", 2, *settings, "--json").result
+    assert len(result["trials"]) == len(again.result["trials"])
+
+
+MISTAKES = [
+    (["search", "quikstart"], "did you mean 'quickstart'?"),
+    (["search", "SPACE", "--dry-run"], "tiny names no model: give --model M"),
+    (["search", "SPACE", "--model", "MODEL"], "tiny names no task: give --task T or --data FILE..."),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "stpes=3"], "did you mean 'steps'?"),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.rung=2"], "search.rung"),
+    (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
+    (["search"], "Missing argument 'SPACE'"),
+    (["report"], "expected the folder of a search, or --storage URL"),
+    (["report", "nowhere"], "nowhere holds no study.db"),
+    (["report", "--storage", "sqlite:///:memory:"], "say where to write: --out DIR"),
+    (["report", "--storage", "nonsense", "--out", "x"], "storage nonsense cannot be opened"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_one_sentence_and_exit_2(
+    arguments: list[str], message: str, capsys: Capture, space: Path, tiny_model: Path
+) -> None:
+    places = {"SPACE": str(space), "MODEL": str(tiny_model)}
+    done = run(capsys, *(places.get(argument, argument) for argument in arguments))
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+
+
+def test_a_shipped_space_can_be_copied_and_validated(capsys: Capture, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.yaml"
+    assert run(capsys, "cp", "quickstart", copy).code == 0
+    assert run(capsys, "validate", copy).code == 0
+    listed = run(capsys, "ls", "spaces").out
+    assert "quickstart" in listed
+    assert "equation" in listed

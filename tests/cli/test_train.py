@@ -1,0 +1,166 @@
+"""`train`, `eval` and `compare` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import run
+from tests.tasks.tiny import tiny_model, tiny_task
+
+__all__ = ["tiny_model", "tiny_task"]
+
+QUICK = ("steps=3", "batch_size=4", "eval_every=0", "generate_limit=2", "template={text} Label:")
+
+
+def test_dry_run_writes_nothing(
+    tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = (
+        "--model",
+        tiny_model,
+        "--data",
+        tiny_task["train"],
+        "--test",
+        tiny_task["test"],
+        *QUICK,
+        "--dry-run",
+    )
+    done = run(
+        capsys, "train", "--variant", "prefix-tuning-plus", *flags, "--out", tmp_path / "out", "--json"
+    )
+    assert (done.code, done.err) == (0, "")
+    plan = done.result["plan"]
+    assert (plan["train"], plan["validation"], plan["test"]) == (81, 9, 30)
+    assert plan["labels"] == ["animal", "fruit", "metal"]
+    assert plan["example"]["prompt"].endswith(" Label:")
+    assert plan["training"]["steps"] == 3
+    plain = run(capsys, "train", "--variant", "prefix-tuning-plus", *flags)
+    assert plain.code == 0
+    assert "Nothing was run or written" in plain.out
+    many = run(capsys, "compare", "--variants", "ia3,none", *flags, "--seeds", 2, "--json")
+    assert [row["runs"] for row in many.result["plan"]["variants"]] == [2, 1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_then_eval(
+    tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    flags = (
+        "--model",
+        tiny_model,
+        "--data",
+        tiny_task["train"],
+        "--test",
+        tiny_task["test"],
+        "--out",
+        out,
+        *QUICK,
+    )
+    trained = run(
+        capsys, "train", "--variant", "prefix-tuning", *flags, "variant.modules.0.memory.count=3", "--json"
+    )
+    assert trained.code == 0, trained.err
+    assert trained.result["trainable"] == 2 * 3 * 2 * 2 * 8  # layers, slots, KV heads, K and V, width
+    test = trained.result["evaluations"]["test"]
+    assert test["count"] == 30
+    for adapter in (out, out / "adapter"):
+        on = ("--model", tiny_model, "--adapter", adapter, "--data", tiny_task["test"])
+        again = run(capsys, "eval", *on, "generate_limit=2", "--json")
+        assert again.result["evaluations"]["test"] == test
+    bare = run(capsys, "eval", "--model", tiny_model, "--data", tiny_task["test"], "--json")
+    assert bare.result["evaluations"]["test"]["metrics"]["loss"] != test["metrics"]["loss"]
+    again = run(capsys, "train", "--variant", "prefix-tuning", *flags)
+    assert again.code == 2
+    assert "another configuration (variant.fingerprint" in again.err
+    assert run(capsys, "train", "--variant", "prefix-tuning", *flags, "--fresh").code == 0
+
+
+def test_eval_takes_a_subset_of_the_labels(
+    tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    flags = ("--model", tiny_model, "--data", tiny_task["train"], "--out", out, *QUICK)
+    assert run(capsys, "train", "--variant", "ia3", *flags).code == 0
+    rows = [
+        row for row in Path(tiny_task["test"]).read_text().splitlines() if json.loads(row)["label"] == "fruit"
+    ]
+    one = tmp_path / "one.jsonl"
+    one.write_text("\n".join(rows))
+    done = run(capsys, "eval", "--model", tiny_model, "--adapter", out, "--data", one, "--json")
+    assert list(done.result["evaluations"]["test"]["per_class"]) == ["animal", "fruit", "metal"]
+    one.write_text(rows[0].replace("fruit", "fruti"))
+    done = run(capsys, "eval", "--model", tiny_model, "--adapter", out, "--data", one)
+    assert done.code == 2
+    assert "is not among the task's labels; did you mean 'fruit'" in done.err
+
+
+def test_compare_prints_one_table(
+    tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = (
+        "--model",
+        tiny_model,
+        "--data",
+        tiny_task["train"],
+        "--test",
+        tiny_task["test"],
+        "--out",
+        tmp_path,
+        *QUICK[1:],
+    )
+    done = run(capsys, "compare", "--variants", "prefix-tuning-plus, ia3", *flags, "--seeds", 2, "--steps", 3)
+    assert done.code == 0, done.err
+    assert "prefix-tuning-plus" in done.out
+    assert "95 % bootstrap interval" in done.out
+    assert "\x1b[" not in done.out + done.err
+    again = run(
+        capsys,
+        "compare",
+        "--variants",
+        "prefix-tuning-plus,ia3",
+        *flags,
+        "--seeds",
+        2,
+        "--steps",
+        3,
+        "--json",
+    )
+    assert again.result["entries"][1]["difference"]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--variant", "ia3", "--data", "x.csv"], "--out DIR is needed"),
+        (["train", "--out", "x"], "--variant"),
+        (["compare", "--variants", "ia3,none", "--task", "docstring-area"], "--out DIR is needed"),
+        (["compare", "--variants", "ia3,none", "--out", "x", "seed=3"], "give --seeds N"),
+        (["compare", "--variants", "ia3,none", "--out", "x", "variant.name=3"], "for one variant"),
+        (["compare", "--variants", "ia3,nonne", "--out", "x"], "did you mean 'none'"),
+        (["compare", "--variants", "ia3,none", "--out", "x", "--seeds", "0"], "--seeds"),
+        (["eval", "--adapter", "nowhere", "--task", "docstring-area"], "nowhere does not exist"),
+        (["eval", "--task", "docstring-area", "--split", "tset"], "unknown split 'tset'"),
+        (
+            ["train", "--variant", "none", "--task", "docstring-area", "--out", "x", "variant.name=y"],
+            "has no settings",
+        ),
+        (["trian"], "did you mean 'train'"),
+    ],
+)
+def test_misuse(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(capsys, *arguments)
+    assert done.code == 2
+    assert told in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
