@@ -1,0 +1,1 @@
+"""Scripts that make what the package ships: the default model and the default tasks."""

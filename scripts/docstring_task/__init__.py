@@ -1,0 +1,1 @@
+"""The docstring-area task: which area of the library a docstring belongs to."""
