@@ -1,7 +1,7 @@
 """ctxpeft: construct, compare and search context-based PEFT methods.
 
-    variant = ctxpeft.load_variant("prefix-tuning-plus")
-    handle = ctxpeft.attach(model, variant)
+variant = ctxpeft.load_variant("prefix-tuning-plus")
+handle = ctxpeft.attach(model, variant)
 """
 
 from __future__ import annotations

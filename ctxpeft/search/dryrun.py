@@ -1,0 +1,100 @@
+"""What a space holds, shown before anything is trained: the tree, its size, sampled designs with their counts."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctxpeft.search.anchors import Anchor, load_anchor
+from ctxpeft.search.budget import Target
+from ctxpeft.search.counting import Counter, target_of
+from ctxpeft.search.design import Design, sample
+from ctxpeft.search.space.chooser import RandomChooser
+from ctxpeft.search.space.tree import lines, size
+from ctxpeft.search.space.walk import InfeasibleError
+from ctxpeft.search.spacefile import Space
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PROBES = 100
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`."""
+
+    tree: list[str]
+    structures: int
+    target: Target | None
+    anchors: list[Anchor]
+    designs: list[Design]
+    refused: list[tuple[str, int]]
+    probes: int
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        return {
+            "tree": self.tree,
+            "structures": self.structures,
+            "budget": self.target.parameters if self.target else None,
+            "anchors": [
+                {"name": a.name, "parameters": a.parameters, "published": a.published, "size": a.size}
+                for a in self.anchors
+            ],
+            "designs": [{"parameters": d.parameters, "variant": d.variant.to_dict()} for d in self.designs],
+            "refused": dict(self.refused),
+            "probes": self.probes,
+        }
+
+
+def preview(space: Space, model: nn.Module, designs: int = 10, seed: int = 0) -> Preview:
+    """Sample a space on a model, which may be on the meta device."""
+    counter = Counter(model)
+    target = target_of(space.file.budget, counter)
+    anchors = [load_anchor(name, space.folder, counter, target) for name in space.file.anchors]
+    found: list[Design] = []
+    refused: Tally[str] = Tally()
+    probes = 0
+    while probes < PROBES and (len(found) < designs or probes < designs * 3):
+        try:
+            design = sample(space.positions, RandomChooser(seed * PROBES + probes), counter, target)
+            if all(design.variant.fingerprint() != other.variant.fingerprint() for other in found):
+                found.append(design)
+        except InfeasibleError as error:
+            refused["budget cannot be met" if error.rule == "budget" else error.reason] += 1
+        probes += 1
+    tree = list(lines(space.positions))
+    structures = size(space.positions)
+    return Preview(tree, structures, target, anchors, found[:designs], refused.most_common(), probes)
+
+
+def lines_of(preview: Preview) -> Iterator[str]:
+    """The preview as text."""
+    from ctxpeft.spec.equation import variant_equations
+
+    yield from preview.tree
+    yield ""
+    yield f"{preview.structures:,} structures, sizes and numbers not counted"
+    if preview.target is not None:
+        yield f"budget: {preview.target.parameters:,} parameters, within {preview.target.tolerance:.1%}"
+    for anchor in preview.anchors:
+        resized = f" ({anchor.size}; as published {anchor.published:,})" if anchor.size else ""
+        yield f"anchor {anchor.name}: {anchor.parameters:,} parameters{resized}"
+    yield ""
+    for design in preview.designs:
+        yield f"{design.variant.name}: {' + '.join(design.templates)}, {design.parameters:,} parameters"
+        for equation in variant_equations(design.variant):
+            yield f"    {equation}"
+        yield f"    {flow(design.variant.to_dict()['modules'])}"
+    for reason, count in preview.refused:
+        yield f"refused {count} of {preview.probes}: {reason}"
+
+
+def flow(value: Any) -> str:
+    """YAML flow style on one line."""
+    import yaml
+
+    return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)).strip()

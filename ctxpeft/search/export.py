@@ -1,0 +1,67 @@
+"""What a search leaves in its folder beside the study: best.yaml, trials.csv, study.json, finals.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ctxpeft.files import write_text
+from ctxpeft.search.finals import Finals
+from ctxpeft.search.outcome import Row, ranking
+from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.variant import TrainingHints, Variant
+
+COLUMNS = (
+    "number", "outcome", "name", "anchor", "templates", "parameters", "size", "rate", "rung", "value", "seconds",
+    "same_as", "fingerprint", "reason",
+)  # fmt: skip
+
+
+def best_row(rows: Sequence[Row], finals: Finals | None) -> Row | None:
+    """The design the search answers with: the winner of the finals, else the best on validation data."""
+    designs = ranking(rows, anchors=False)
+    if finals is not None:
+        return next((row for row in designs if row.number == finals.winner), None)
+    return designs[0] if designs else None
+
+
+def best_variant(row: Row, about: dict[str, Any]) -> Variant:
+    """The row's variant as `ctxpeft train` takes it, with its learning rate and where it comes from."""
+    variant = load_variant(row.variant)
+    return variant.model_copy(
+        update={
+            "name": f"found-{row.fingerprint[:8]}",
+            "title": f"Found in space {about['space']}: {' + '.join(row.templates)}",
+            "source": f"found by ctxpeft search {about['space']}, trial {row.number}, "
+            f"on {about['model']} and {about['task']}",
+            "regime": f"{row.parameters:,} trainable parameters on {about['model']}",
+            "training": TrainingHints(learning_rate=row.rate),
+        }
+    )
+
+
+def trials_csv(rows: Sequence[Row]) -> str:
+    """One line a trial; `value` and `rung` are the objective, smaller is better."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        cells = [getattr(row, name) for name in COLUMNS]
+        writer.writerow([" + ".join(cell) if isinstance(cell, tuple) else cell for cell in cells])
+    return stream.getvalue()
+
+
+def write_exports(out: Path, rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> None:
+    """Write every export, each atomically."""
+    best = best_row(rows, finals)
+    if best is not None:
+        best_variant(best, about).to_yaml(out / "best.yaml")
+    write_text(out / "trials.csv", trials_csv(rows))
+    study = {"about": about, "trials": [row.plain() for row in rows]}
+    write_text(out / "study.json", json.dumps(study, indent=1, ensure_ascii=False) + "\n")
+    if finals is not None:
+        write_text(out / "finals.json", json.dumps(finals.plain(), indent=1) + "\n")

@@ -1,0 +1,111 @@
+"""What became of each trial, read back from the study: one plain row a trial, for tables, reports and pruning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+Outcome = Literal["completed", "pruned", "failed", "memoised", "infeasible", "interrupted", "running"]
+TRAINED: tuple[Outcome, ...] = ("completed", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class RateResult:
+    """Held-out objective of one learning rate at the rung; None after divergence."""
+
+    rate: float
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial. `value` and `rung` are the held-out objective (smaller is better) of the full run and at the rung.
+
+    anchor: the anchor's name, or "". size: the knob an anchor was resized by; published: its count before.
+    same_as: the trial a memoised one repeats. metrics: every held-out metric of the full run.
+    """
+
+    number: int
+    outcome: Outcome
+    reason: str = ""
+    rule: str = ""
+    name: str = ""
+    anchor: str = ""
+    templates: tuple[str, ...] = ()
+    parameters: int | None = None
+    published: int | None = None
+    size: str = ""
+    rate: float | None = None
+    rates: tuple[RateResult, ...] = ()
+    rung: float | None = None
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    same_as: int | None = None
+    fingerprint: str = ""
+    variant: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data without what is empty."""
+        return {k: v for k, v in asdict(self).items() if v not in (None, "", {}, (), [])}
+
+    @property
+    def rate_at_edge(self) -> bool:
+        """Whether the chosen rate is the smallest or largest that was tried: a wider grid may do better."""
+        tried = [r.rate for r in self.rates]
+        return len(tried) > 1 and self.rate in (min(tried), max(tried))
+
+
+def row_of(trial: FrozenTrial) -> Row:
+    """The row of a trial, as the objective wrote it into the trial's attributes."""
+    a = trial.user_attrs
+    running = trial.state in (TrialState.RUNNING, TrialState.WAITING)
+    outcome: Outcome = "running" if running else a.get("outcome", "interrupted")
+    return Row(
+        number=trial.number,
+        outcome=outcome,
+        reason=a.get("reason", ""),
+        rule=a.get("rule", ""),
+        name=a.get("anchor") or a.get("variant", {}).get("name", ""),
+        anchor=a.get("anchor", ""),
+        templates=tuple(a.get("templates", ())),
+        parameters=a.get("parameters"),
+        published=a.get("published"),
+        size=a.get("size", ""),
+        rate=a.get("rate"),
+        rates=tuple(RateResult(r["rate"], r["value"]) for r in a.get("rates", ())),
+        rung=a.get("rung"),
+        value=a.get("value"),
+        metrics=a.get("metrics", {}),
+        seconds=a.get("seconds", 0.0),
+        same_as=a.get("same_as"),
+        fingerprint=a.get("fingerprint", ""),
+        variant=a.get("variant", {}),
+        choices=dict(trial.params),
+    )
+
+
+def rows_of(trials: Iterable[FrozenTrial]) -> list[Row]:
+    """Rows in order of trial."""
+    return [row_of(trial) for trial in sorted(trials, key=lambda t: t.number)]
+
+
+def tried(rows: Sequence[Row]) -> list[Row]:
+    """Designs beyond the anchors that cost training: what `trials` counts."""
+    return [row for row in rows if row.outcome in TRAINED and not row.anchor]
+
+
+def ranking(rows: Sequence[Row], anchors: bool = True) -> list[Row]:
+    """Completed rows, best first."""
+    done = [row for row in rows if row.outcome == "completed" and row.value is not None]
+    return sorted((row for row in done if anchors or not row.anchor), key=lambda row: (row.value, row.number))
+
+
+def counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many trials came to what."""
+    return dict(Counter(row.outcome for row in rows if not row.anchor))

@@ -1,0 +1,164 @@
+"""What a search tells while it runs, on standard error: a live panel on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from ctxpeft.search.outcome import TRAINED, Row, counts, ranking, tried
+from ctxpeft.search.score import shown
+
+
+class Watch:
+    """A run's reporter that remembers what goes on; it prints nothing itself."""
+
+    def __init__(self) -> None:
+        self.activity = ""
+        self.step = 0
+        self.steps = 0
+        self.progress: Progress | None = None
+
+    def note(self, text: str) -> None:
+        """Notes of single runs are in their folders."""
+
+    def start(self, title: str, steps: int) -> None:
+        """A run begins."""
+        self.step, self.steps = 0, steps
+
+    def update(self, step: int, text: str) -> None:
+        """A step is done."""
+        self.step = step
+        if self.progress is not None:
+            self.progress.refresh()
+
+    def stop(self) -> None:
+        """A run is over."""
+
+
+class Progress:
+    """Shows the best so far, a bar with the time left, and what became of the trials.
+
+    total: designs to train, anchors included. objective: `loss` or `metric`. after: what follows the designs.
+    """
+
+    interval_s = 30.0
+
+    def __init__(self, total: int, objective: str, watch: Watch, after: str = "") -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        if not self.console.is_terminal:
+            self.console.soft_wrap = True
+        self.total, self.objective, self.watch, self.after = total, objective, watch, after
+        self.rows: Sequence[Row] = []
+        self.began = time.monotonic()
+        self.told: set[int] = set()
+        self.at_start = 0
+        self._spoke = 0.0
+        self._live: Any = None
+        watch.progress = self
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(
+                console=self.console, refresh_per_second=4, transient=True, get_renderable=self._panel
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """One line, whatever the output is."""
+        self.console.print(text, markup=False)
+
+    def resumed(self, rows: Sequence[Row]) -> None:
+        """What the study already held when it was opened."""
+        self.rows = rows
+        self.told = {row.number for row in rows if row.outcome != "running"}
+        self.at_start = self._trained()
+        if self.at_start:
+            self.say(f"resuming: {self.at_start} of {self.total} designs are done")
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Tell what is new in the study."""
+        self.rows = rows
+        best = ranking(rows)
+        for row in rows:
+            if row.number in self.told or row.outcome == "running":
+                continue
+            self.told.add(row.number)
+            if row.outcome in ("infeasible", "interrupted", "memoised"):
+                continue
+            crown = " (best so far)" if best and best[0].number == row.number else ""
+            self.say(f"[{self._trained()}/{self.total}] {describe(row, self.objective)}{crown}")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Move the panel; piped, say now and then what goes on."""
+        now = time.monotonic()
+        if self._live is None and now - self._spoke > self.interval_s:
+            self._spoke = now
+            self.say(f"{self._left()}; {self._activity()}")
+
+    def _trained(self) -> int:
+        return len(tried(self.rows)) + sum(
+            1 for r in self.rows if r.anchor and r.outcome in (*TRAINED, "memoised")
+        )
+
+    def _left(self) -> str:
+        done = self._trained()
+        fresh = done - self.at_start
+        if not fresh:
+            return f"{done}/{self.total} designs"
+        seconds = (time.monotonic() - self.began) / fresh * max(0, self.total - done)
+        return f"{done}/{self.total} designs, about {clock(seconds)} left{self.after}"
+
+    def _activity(self) -> str:
+        w = self.watch
+        return f"{w.activity}: step {w.step}/{w.steps}" if w.activity and w.steps else w.activity or "waiting"
+
+    def _panel(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        line = Table.grid(padding=(0, 1))
+        line.add_row(
+            ProgressBar(total=max(1, self.total), completed=self._trained(), width=32), Text(self._left())
+        )
+        best = ranking(self.rows)
+        told = ", ".join(f"{n} {what}" for what, n in sorted(counts(self.rows).items()) if what != "running")
+        best_text = f"best so far: {describe(best[0], self.objective)}" if best else "best so far: none yet"
+        return Group(
+            line,
+            Text(best_text, style="bold"),
+            Text(told or "no design yet", style="dim"),
+            Text(self._activity()),
+        )
+
+
+def describe(row: Row, objective: str) -> str:
+    """One trial in one line."""
+    name = row.anchor or f"trial {row.number} ({' + '.join(row.templates)})"
+    size = f", {row.parameters:,} parameters" if row.parameters else ""
+    if row.outcome == "completed" and row.value is not None:
+        return f"{name}: {shown(row.value, objective)} at rate {row.rate:g}{size}, {row.seconds:.0f} s"
+    return f"{name}: {row.outcome}{size}" + (f": {row.reason}" if row.reason else "")
+
+
+def clock(seconds: float) -> str:
+    """`3:07` or `1:02:45`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,89 @@
+"""The sentences of a report: the answer, and how far the rung can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from ctxpeft.search.finals import Final, Finals, Versus
+from ctxpeft.search.outcome import Row, ranking
+from ctxpeft.search.score import natural, shown
+
+
+def answer(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
+    """What was found, in a few sentences."""
+    objective = str(about["objective"])
+    designs = ranking(rows, anchors=False)
+    if not designs:
+        return ["No design beyond the anchors was trained to the end, so there is no answer yet."]
+    if finals is None:
+        best = designs[0]
+        assert best.value is not None
+        return [
+            f"Best design so far: trial {best.number}, {shown(best.value, objective)}. "
+            "It was chosen as the best of many on one seed, so the number flatters it; no fresh seeds were run."
+        ]
+    winner = next(m for m in finals.methods if m.number == finals.winner)
+    sentences = [_winner(winner, finals, objective)]
+    sentences += [_against(versus) for versus in finals.versus]
+    sentences.append(_curse(winner, objective))
+    if finals.left_out:
+        sentences.append(f"Left out because a fresh run diverged: {', '.join(finals.left_out)}.")
+    if finals.split == "validation":
+        sentences.append(
+            "No test data were given: the comparison is on the validation data that chose the winner, and flatters it."
+        )
+    return sentences
+
+
+def interval(versus: Versus) -> str:
+    """`+0.012 [-0.004, +0.028]`"""
+    i = versus.interval
+    return f"{i.mean:+.4f} [{i.low:+.4f}, {i.high:+.4f}]"
+
+
+def _winner(winner: Final, finals: Finals, objective: str) -> str:
+    count = f"{len(winner.validation)} fresh seed{'s' if len(winner.validation) > 1 else ''}"
+    text = f"Trial {winner.number} wins on validation data: {shown(winner.mean, objective)}, mean of {count}"
+    if finals.split == "test" and finals.versus:
+        text += f"; on test data, {_metric(finals.versus[0].metric)} {fmean(winner.test):.4f}"
+    return text + "."
+
+
+def _against(versus: Versus) -> str:
+    verdict = {
+        "better": "it is significantly better",
+        "worse": "it is significantly worse",
+        "not significant": "the difference is not significant",
+    }[versus.verdict]
+    return f"Against {versus.anchor} ({_metric(versus.metric)} {versus.other:.4f}): {interval(versus)}; {verdict}."
+
+
+def _curse(winner: Final, objective: str) -> str:
+    searched, fresh = natural(winner.searched, objective), natural(winner.mean, objective)
+    return (
+        f"In the search the same design scored {searched:.4f}; fresh seeds moved it by {fresh - searched:+.4f} "
+        "(choosing the best of many flatters the chosen one)."
+    )
+
+
+def _metric(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def rung_in_words(rows: Sequence[Row], about: dict[str, Any]) -> str:
+    """How the rung's order agrees with the final one, among the designs that were trained in full."""
+    done = [(r.rung, r.value) for r in ranking(rows) if r.rung is not None and r.value is not None]
+    head = (
+        f"Every learning rate of a design was trained for {about['rung_steps']} of {about['steps']} steps; the best "
+        f"one went on, from the start, if it was among the better {about['keep']:.0%} so far."
+    )
+    if len(done) < 4:
+        return head
+    pairs = [(a, b) for i, a in enumerate(done) for b in done[i + 1 :]]
+    wrong = sum(1 for a, b in pairs if (a[0] - b[0]) * (a[1] - b[1]) < 0)
+    return (
+        f"{head} Among the {len(done)} trials trained in full, the rung had {wrong} of {len(pairs)} pairs in the wrong "
+        "order. Pruned designs have no full run, so the error among them is not known."
+    )

@@ -1,0 +1,147 @@
+"""A search space as a file: what is searched, against what, at which size, with which rates."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.search.rates import Rates
+from ctxpeft.search.space.nodes import Position
+from ctxpeft.search.space.parse import PatternParser
+from ctxpeft.shipped import shipped_file, shipped_names
+from ctxpeft.spec.base import Spec
+from ctxpeft.spec.explain import spec_error
+from ctxpeft.spec.yaml_lines import Document, read_yaml
+
+
+class Like(Spec):
+    """As many parameters as a variant has on the model."""
+
+    like: str
+
+
+class Budget(Spec):
+    """Trainable parameters every design must have, within `tolerance` (a share)."""
+
+    parameters: Annotated[int, Field(ge=1)] | Like
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.25, 0.5, 0.75], description="What the first of two modules may take."
+    )
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("like:"):
+            return {"like": value.removeprefix("like:").strip()}
+        return value
+
+
+class Search(Spec):
+    """How the search goes.
+
+    trials: designs trained beyond the anchors, to the end, to the rung, or to a failure; designs that cost nothing
+    (infeasible, seen before) are not counted. rung: the share of the steps after which rates are compared and designs
+    pruned. keep: the share of designs that passes the rung. finalists: how many of the best are trained again on
+    `seeds` fresh seeds together with the anchors; 0 skips that. objective: what held-out number decides.
+    """
+
+    trials: Annotated[int, Field(ge=0)] = 30
+    seed: int = 0
+    rung: Annotated[float, Field(gt=0, le=1)] = 0.2
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        4, description="Designs, anchors included, that pass the rung before any is pruned."
+    )
+    startup: Annotated[int, Field(ge=1)] = Field(10, description="Designs drawn at random before TPE begins.")
+    finalists: Annotated[int, Field(ge=0)] = 1
+    seeds: Annotated[int, Field(ge=1)] = 3
+    objective: Literal["loss", "metric"] = "loss"
+
+
+class PositionSpec(Spec):
+    """One place in the list of modules: templates by name, one of which is chosen; `optional` may leave it out."""
+
+    templates: Annotated[dict[str, Any], Field(min_length=1)]
+    optional: bool = False
+
+    @field_validator("templates")
+    @classmethod
+    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"a template's name has letters, digits, - and _ only; found '{name}'")
+        return value
+
+
+class SpaceFile(Spec):
+    """A search space. `modules` is written in the grammar of `ctxpeft.search.space.parse`.
+
+    model, task: what to search on, unless the command line says; training, data: settings of `ctxpeft train` and of the
+    task; anchors: variants that are tried first, each at its nearest size to the budget, never pruned.
+    """
+
+    title: str = ""
+    model: str | None = None
+    task: str | None = None
+    modules: Annotated[list[PositionSpec], Field(min_length=1, max_length=4)]
+    anchors: list[str] = Field(default_factory=list)
+    budget: Budget | None = None
+    rates: Rates = Rates()
+    search: Search = Search()
+    training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space that has been checked: its file, its tree, and the folder that relative variant paths start from."""
+
+    name: str
+    file: SpaceFile
+    positions: tuple[Position, ...]
+    folder: Path
+
+
+def load_space(what: str | os.PathLike[str]) -> Space:
+    """A shipped space's name or a YAML file. Raises SpecError in one sentence."""
+    text = os.fspath(what)
+    path = Path(text)
+    if not (text.endswith((".yaml", ".yml")) or os.sep in text or path.is_file()):
+        found = shipped_file("search", text)
+        if found is None:
+            near = did_you_mean(text, shipped_names("search"))
+            raise SpecError(f"no shipped search space is called '{text}' and no such file exists{near}")
+        path = found
+    return space_from_document(read_yaml(path), path.stem, path.parent)
+
+
+def space_from_document(document: Document, name: str, folder: Path) -> Space:
+    """A space from plain data; messages use the document's name and lines."""
+    if not isinstance(document.data, dict):
+        raise SpecError(f"{document.name}: expected a mapping with 'modules' and so on")
+    try:
+        file = SpaceFile.model_validate(document.data)
+    except ValidationError as error:
+        raise spec_error(error, document, SpaceFile) from None
+    parser = PatternParser(document)
+    positions = tuple(
+        Position(
+            tuple(
+                (key, parser.template(pattern, ("modules", index, "templates", key)))
+                for key, pattern in position.templates.items()
+            ),
+            position.optional,
+        )
+        for index, position in enumerate(file.modules)
+    )
+    if all(position.optional for position in positions):
+        raise SpecError(
+            f"{document.name}:{document.line(('modules',))}: modules: every module is optional; one must be there"
+        )
+    return Space(name, file, positions, folder)

@@ -1,0 +1,163 @@
+"""The study on disk: opened or made, compared with what is asked now, cleaned of what a killed process left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
+
+from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
+from ctxpeft.files import write_text
+
+HEARTBEAT_S = 30
+OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
+
+
+def open_storage(url: str) -> RDBStorage:
+    """An RDBStorage whose trials carry a heartbeat and are queued again when it stops. Raises CtxpeftError."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    arguments: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        return RDBStorage(
+            url,
+            engine_kwargs=arguments,
+            heartbeat_interval=HEARTBEAT_S,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
+        )
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CtxpeftError(f"storage {url} cannot be opened: {reason}") from None
+
+
+def load_study(url: str, name: str | None) -> optuna.Study:
+    """A study that exists; the only one if `name` is None. Raises CtxpeftError naming what the storage holds."""
+    storage = open_storage(url)
+    names = optuna.get_all_study_names(storage)
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is None:
+        raise CtxpeftError(
+            f"{url} holds {len(names)} studies; give --study NAME ({', '.join(sorted(names)) or 'none'})"
+        )
+    if name not in names:
+        raise CtxpeftError(f"{url} holds no study '{name}'{did_you_mean(name, names)}")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def open_study(url: str, name: str, described: Mapping[str, Any], anchors: list[str]) -> optuna.Study:
+    """The study to go on with, or a new one whose first trials are the anchors.
+
+    Raises SpecError where the study was made for another space, model or task, naming the first difference.
+    """
+    storage = open_storage(url)
+    study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
+    written = study.user_attrs.get("described")
+    if written is None:
+        study.set_user_attr("described", json.loads(json.dumps(described)))
+    else:
+        found = difference(written, json.loads(json.dumps(described)))
+        if found:
+            raise SpecError(
+                f"the study '{name}' was made with {found}: take another --out, or discard it with --fresh"
+            )
+    known = {t.user_attrs.get("anchor") for t in study.get_trials(deepcopy=False)}
+    for anchor in anchors:
+        if anchor not in known:
+            study.enqueue_trial({}, user_attrs={"anchor": anchor})
+    return study
+
+
+def difference(old: Any, new: Any, path: str = "") -> str:
+    """The first key whose values differ, as `training.steps = 60, and is now asked for 120`; "" if none does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            found = difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            if found:
+                return found
+        return ""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return next(
+            filter(
+                None,
+                (difference(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(old, new, strict=True))),
+            ),
+            "",
+        )
+    if old == new:
+        return ""
+    if path in ("model", "task"):
+        return f"another {path}"
+    return f"{path} = {_short(old)}, and is now asked for {_short(new)}"
+
+
+def recover(study: optuna.Study, owner: str) -> int:
+    """Queue again what this folder's former process left unfinished; returns how many.
+
+    Safe because the caller holds the folder's lock: nobody else runs trials of this owner.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get("owner") == owner:
+            study.tell(trial.number, state=TrialState.FAIL)
+    trials = study.get_trials(deepcopy=False)
+    again = {t.user_attrs.get("retry_of") for t in trials}
+    again |= {RetryHeartbeatStaleTrialCallback.retried_trial_number(t) for t in trials}
+    queued = 0
+    for trial in trials:
+        lost = trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs
+        if lost and trial.number not in again:
+            kept = {"anchor": trial.user_attrs["anchor"]} if "anchor" in trial.user_attrs else {}
+            study.enqueue_trial(trial.params, user_attrs={**kept, "retry_of": trial.number})
+            queued += 1
+    return queued
+
+
+@contextlib.contextmanager
+def owned(out: Path) -> Iterator[str]:
+    """The folder, kept for this process; gives the folder's own id. Raises CtxpeftError if another process has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    marker = out / "search.json"
+    with (out / ".search.lock").open("w") as stream:
+        try:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # a platform without advisory locks
+            pass
+        except OSError:
+            raise CtxpeftError(
+                f"{out} is in use by another search; wait for it, or take another --out"
+            ) from None
+        if not marker.is_file():
+            write_text(marker, json.dumps({"owner": uuid.uuid4().hex}) + "\n")
+        yield str(json.loads(marker.read_text(encoding="utf-8"))["owner"])
+
+
+def discard(out: Path, url: str, name: str) -> None:
+    """Remove the study and everything a search wrote into its folder, and nothing else."""
+    if not url.startswith("sqlite") or Path(url.removeprefix("sqlite:///")).is_file():
+        storage = open_storage(url)
+        if name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
+        storage.remove_session()
+    owns_database = url == f"sqlite:///{(out / 'study.db').as_posix()}"
+    for file in OURS:
+        if file not in ("search.json", "study.db") or (file == "study.db" and owns_database):
+            (out / file).unlink(missing_ok=True)
+    shutil.rmtree(out / "runs", ignore_errors=True)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,115 @@
+"""A search that is killed at any moment goes on with the same command: nothing is lost, nothing is run twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ctxpeft.search.outcome import Row, rows_of, tried
+from ctxpeft.search.storage import load_study
+from tests.search.conftest import TINY_SPACE
+
+
+class Command:
+    """The tiny search as a user's process."""
+
+    def __init__(self, folder: Path, model: Path, task: dict[str, str]) -> None:
+        self.out = folder / "study"
+        space = folder / "tiny.yaml"
+        space.write_text(TINY_SPACE, encoding="utf-8")
+        settings = ["search.finalists=0", "search.trials=4", "data.template={text} Label:"]
+        files = ["--data", task["train"], "--test", task["test"]]
+        where = ["--model", str(model), "--out", str(self.out)]
+        self.arguments = [
+            sys.executable,
+            "-m",
+            "ctxpeft.cli",
+            "search",
+            str(space),
+            *where,
+            *files,
+            *settings,
+        ]
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+
+    def results(self) -> dict[Path, int]:
+        """When each finished run was written."""
+        return {path: path.stat().st_mtime_ns for path in (self.out / "runs").rglob("result.json")}
+
+    def rows(self) -> list[Row]:
+        return rows_of(load_study(f"sqlite:///{self.out / 'study.db'}", None).trials)
+
+
+def wait_for(command: Command, process: subprocess.Popen[str], runs: int) -> None:
+    """Until some runs are finished."""
+    end = time.monotonic() + 60
+    while len(command.results()) < runs and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def test_kill_then_interrupt_then_finish(tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]) -> None:
+    command = Command(tmp_path, tiny_model, tiny_task)
+    process = command.start()
+    wait_for(command, process, 4)
+    process.kill()
+    process.communicate()
+    after_kill, rows_after_kill = command.results(), command.rows()
+    assert any(row.outcome == "running" for row in rows_after_kill)
+
+    process = command.start()
+    wait_for(command, process, len(after_kill) + 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "continues from it" in err
+    after_interrupt = command.results()
+    assert after_kill.items() <= after_interrupt.items()
+
+    process = command.start()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "resuming" in err or "[1/6]" in err
+    assert "\x1b" not in err + out
+    assert after_interrupt.items() <= command.results().items()
+    rows = command.rows()
+    finished = {row.number: row for row in rows_after_kill if row.outcome not in ("running", "interrupted")}
+    assert all(rows[number] == row for number, row in finished.items())
+    trained = [row.fingerprint for row in rows if row.outcome in ("completed", "pruned")]
+    assert len(trained) == len(set(trained))
+    assert len(tried(rows)) == 4
+    assert sorted(row.anchor for row in rows if row.anchor and row.outcome == "completed") == [
+        "prefix-tuning",
+        "prefix-tuning-plus",
+    ]
+    assert str(command.out / "report.html") in out
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.5])
+def test_killed_before_anything_is_done(
+    moment: float, tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]
+) -> None:
+    command = Command(tmp_path, tiny_model, tiny_task)
+    process = command.start()
+    while not (command.out / "study.db").is_file() and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(moment)
+    process.kill()
+    process.communicate()
+    process = command.start()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert len(tried(command.rows())) == 4

@@ -1,0 +1,183 @@
+"""The space yields valid variants, its dimensions exist only under their parents, and its errors name the place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from torch import nn
+
+from ctxpeft.errors import SpecError
+from ctxpeft.search.counting import Counter
+from ctxpeft.search.design import sample
+from ctxpeft.search.space.chooser import RandomChooser
+from ctxpeft.search.space.nodes import Label
+from ctxpeft.search.space.tree import lines, size
+from ctxpeft.search.space.walk import InfeasibleError, walk
+from ctxpeft.search.spacefile import Space, load_space
+from ctxpeft.shipped import shipped_names
+from ctxpeft.spec.load import load_variant
+from tests.search.conftest import space_of
+
+ANY = "modules: [{templates: {anything: any}}, {optional: true, templates: {more: any}}]"
+SAMPLES = 200
+
+
+class Recorder(RandomChooser):
+    """Remembers the alternatives of every question."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.alternatives: dict[str, Any] = {}
+
+    def option(self, name: str, labels: Any) -> Label:
+        assert len(labels) > 1, f"{name} is no question"
+        self.alternatives[name] = tuple(labels)
+        return super().option(name, labels)
+
+    def number(self, name: str, span: Any) -> float:
+        self.alternatives[name] = span
+        return super().number(name, span)
+
+
+def spaces() -> list[Space]:
+    return [*(load_space(name) for name in shipped_names("search")), space_of(ANY, "any")]
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
+def test_yields_only_variants_the_spec_accepts(space: Space) -> None:
+    refused: list[str] = []
+    for seed in range(SAMPLES):
+        try:
+            design = sample(space.positions, RandomChooser(seed), lambda variant: 1, None)
+        except InfeasibleError as error:
+            refused.append(error.reason)
+            continue
+        again = load_variant(design.variant.to_dict())
+        assert again.fingerprint() == design.variant.fingerprint()
+    assert all(refused)
+    assert len(refused) <= SAMPLES // 20, "illegal combinations are avoided by conditions, not by chance"
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
+def test_dimensions_exist_only_under_their_parent(space: Space) -> None:
+    known: dict[str, Any] = {}
+    for seed in range(SAMPLES):
+        chooser = Recorder(seed)
+        try:
+            walk(space.positions, chooser, solve=False)
+        except InfeasibleError:
+            continue
+        answers = {re.sub(r"\{[^{}]*\}$", "", name): value for name, value in chooser.asked.items()}
+        for name in chooser.asked:
+            for parent, label in parents(name):
+                assert str(answers.get(parent, label)) == label, f"{name} without {parent}={label}"
+        for name, alternatives in chooser.alternatives.items():
+            assert known.setdefault(name, alternatives) == alternatives, f"{name} changes its alternatives"
+
+
+def parents(name: str) -> list[tuple[str, str]]:
+    """The answers a dimension's name says it stands under."""
+    plain = re.sub(r"\{[^{}]*\}", "", name)
+    steps = plain.split(".")
+    found = []
+    for index, step in enumerate(steps[:-1]):
+        if "=" in step:
+            head, _, label = step.partition("=")
+            found.append((".".join([*steps[:index], head]), label))
+    return found
+
+
+def test_an_absent_module_asks_nothing() -> None:
+    space = space_of(ANY)
+    for seed in range(50):
+        chooser = RandomChooser(seed)
+        walk(space.positions, chooser, solve=False)
+        if chooser.asked["2.present"] is False:
+            assert not [name for name in chooser.asked if name.startswith("2.") and name != "2.present"]
+
+
+def test_a_number_the_table_leaves_no_freedom_is_not_asked() -> None:
+    space = space_of("modules: [{templates: {a: any}}]")
+    seen = set()
+    for seed in range(100):
+        chooser = RandomChooser(seed)
+        module = walk(space.positions, chooser, solve=False).modules[0]
+        asked = "a.length_bias" in chooser.asked
+        assert asked == (module["merge"] == "compete_length")
+        seen.add(asked)
+    assert seen == {True, False}
+
+
+def test_a_single_choice_is_no_dimension() -> None:
+    space = space_of("modules: [{templates: {a: {placement: outside, feature_map: [elu], memory: matrix}}}]")
+    chooser = RandomChooser(0)
+    module = walk(space.positions, chooser, solve=False).modules[0]
+    assert chooser.asked == {}
+    assert module["feature_map"]["kind"] == "elu"
+
+
+def test_star_frees_what_a_mapping_leaves_out() -> None:
+    text = 'modules: [{templates: {a: {placement: outside, memory: {kind: slots, score: relu, "*": any}}}}]'
+    chooser = RandomChooser(0)
+    module = walk(space_of(text).positions, chooser, solve=False).modules[0]
+    assert module["memory"]["score"] == "relu"
+    assert {"a.memory.count", "a.memory.per"} <= set(chooser.asked)
+
+
+def test_the_tree_is_printed_with_its_size() -> None:
+    space = load_space("quickstart")
+    text = "\n".join(lines(space.positions))
+    assert "width in 1..256, solved for the budget" in text
+    assert "merge in {compete, compete_length}" in text
+    assert size(space.positions) == sum(int(n) for n in re.findall(r": (\d+) structures", text))
+
+
+MODULE = "modules: [{{templates: {{a: {{placement: outside, memory: matrix, feature_map: elu, {}}}}}}}]"
+ERRORS = [
+    (
+        "modules: [{templates: {a: {placement: outside}}}]",
+        "t.yaml:1: modules[0].templates.a: 'memory' is missing",
+    ),
+    (MODULE.format("gat: none"), "unknown key 'gat'; did you mean 'gate'?"),
+    (
+        MODULE.format("site: [head, fnn]"),
+        "modules[0].templates.a.site[1]: 'fnn' is not valid here; did you mean 'ffn'?",
+    ),
+    (MODULE.format("gate: [none, scaler]"), "unknown kind 'scaler' of gate; did you mean 'scalar'?"),
+    (MODULE.format("gate: []"), "a choice needs at least one value"),
+    (MODULE.format("length_bias: {low: 1, hihg: 2}"), "unknown key 'hihg'; did you mean 'high'?"),
+    (MODULE.format("length_bias: {low: 3, high: 2}"), "with low <= high"),
+    (MODULE.format("query: {temperature: {low: 0, high: 2, log: true}}"), "a log scale needs low > 0"),
+    (MODULE.format("scope: {layers: {last: solve}}"), "write {solve: [low, high]}"),
+    (MODULE.format("query: {temperature: solve}"), "only a whole number"),
+    (MODULE.format("site: head") + "\nsearch: {trails: 3}", "unknown key 'trails'; did you mean 'trials'?"),
+    (
+        MODULE.format("site: head") + "\nrates: {centre: {slot: 1}}",
+        "unknown key 'slot'; did you mean 'slots'?",
+    ),
+    ("modules: [{optional: true, templates: {a: any}}]", "every module is optional"),
+    ("modules: []", "modules"),
+    ("[]", "expected a mapping"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ERRORS)
+def test_errors_name_the_place(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        space_of(text, "t")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_space_names_the_nearest() -> None:
+    with pytest.raises(SpecError, match="did you mean 'quickstart'"):
+        load_space("quikstart")
+
+
+def test_counts_are_remembered(skeleton: nn.Module) -> None:
+    counter = Counter(skeleton)
+    variant = load_variant("prefix-tuning-plus")
+    assert counter(variant) == counter(variant) == 36_864
+    assert len(counter.known) == 1

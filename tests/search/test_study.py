@@ -1,0 +1,248 @@
+"""The study: rates inside trials, pruning, repetition at no cost, failures recorded, resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from ctxpeft.errors import CtxpeftError, SpecError
+from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.job import Job, with_settings
+from ctxpeft.search.outcome import TRAINED, Row, rows_of, tried
+from ctxpeft.search.run import Found, search
+from ctxpeft.search.spacefile import SpaceFile
+from ctxpeft.search.storage import difference, load_study, owned
+from ctxpeft.spec.load import load_variant
+
+
+def copied(job: Job, out: Path, **settings: dict[str, Any]) -> Job:
+    """The job in another folder, with other settings; runs that were finished before are there already."""
+    if (job.out / "runs").is_dir() and not (out / "runs").exists():
+        shutil.copytree(job.out / "runs", out / "runs")
+    return replace(job, out=out, space=with_settings(job.space, settings))
+
+
+def test_anchors_first_then_as_many_designs_as_asked(found: Found) -> None:
+    assert [row.anchor for row in found.rows[:2]] == ["prefix-tuning-plus", "prefix-tuning"]
+    assert all(row.outcome == "completed" for row in found.rows[:2])
+    assert len(tried(found.rows)) == 5
+
+
+def test_the_best_rate_at_the_rung_goes_on(found: Found) -> None:
+    for row in found.rows:
+        if row.outcome not in TRAINED:
+            continue
+        values = {r.rate: r.value for r in row.rates}
+        assert len(values) == 2
+        assert row.rung == min(v for v in values.values() if v is not None)
+        assert values[row.rate or 0] == row.rung
+
+
+def test_only_designs_outside_the_better_half_are_pruned(found: Found) -> None:
+    pruned = [row for row in found.rows if row.outcome == "pruned"]
+    for row in pruned:
+        before = sorted(
+            r.rung for r in found.rows if r.number < row.number and r.rung and r.outcome in TRAINED
+        )
+        assert row.rung is not None
+        assert row.rung > before[-(-len(before) // 2) - 1]
+        assert not row.anchor
+
+
+def test_designs_are_repeated_at_no_cost(found: Found, tiny_job: Job, tmp_path: Path) -> None:
+    designs = [row for row in found.rows if row.outcome in TRAINED]
+    assert len({row.fingerprint for row in designs}) == len(designs)
+    job = copied(tiny_job, tmp_path / "more", search={"trials": 7, "finalists": 0, "startup": 100})
+    rows = search(job).rows
+    memoised = [row for row in rows if row.outcome == "memoised"]
+    assert memoised, "a space this small is asked for a design twice"
+    for row in memoised:
+        first = next(r for r in rows if r.number == row.same_as)
+        assert first.fingerprint == row.fingerprint
+        assert row.seconds < 1
+
+
+def test_fresh_seeds_decide_nothing_but_the_verdict(found: Found, tiny_job: Job) -> None:
+    finals = found.finals
+    assert finals is not None
+    assert finals.split == "test"
+    assert finals.seeds == [1, 2]
+    assert {v.anchor for v in finals.versus} == {"prefix-tuning-plus", "prefix-tuning"}
+    for versus in finals.versus:
+        covers = versus.interval.low <= 0 <= versus.interval.high
+        assert (versus.verdict == "not significant") == covers
+    read = [p for p in (tiny_job.out / "runs").iterdir() if (p / "predictions-test.jsonl").is_file()]
+    assert len(read) == 3 * 2, "test data are read by the fresh runs of three finalists alone"
+
+
+def test_resuming_runs_nothing_twice(found: Found, tiny_job: Job) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (tiny_job.out / "runs").rglob("result.json")}
+    again = search(tiny_job, ["ctxpeft", "search", "tiny.yaml"])
+    after = {p: p.stat().st_mtime_ns for p in (tiny_job.out / "runs").rglob("result.json")}
+    assert before == after
+    assert again.rows == found.rows
+    assert again.finals == found.finals
+
+
+def test_resuming_goes_on_to_a_larger_number(tiny_job: Job, found: Found, tmp_path: Path) -> None:
+    shutil.copytree(tiny_job.out, tmp_path / "copy")
+    job = copied(tiny_job, tmp_path / "copy", search={"trials": 6, "finalists": 0})
+    rows = search(job).rows
+    assert rows[: len(found.rows)] == found.rows
+    assert len(tried(rows)) == 6
+
+
+@pytest.mark.usefixtures("found")
+def test_another_space_is_refused_with_the_first_difference(tiny_job: Job) -> None:
+    job = replace(tiny_job, space=with_settings(tiny_job.space, {"training": {"steps": 9}}))
+    with pytest.raises(SpecError, match=r"made with training.steps = 6, and is now asked for 9: .*--fresh"):
+        search(job)
+
+
+def test_fresh_starts_again(tiny_job: Job, tmp_path: Path, found: Found) -> None:
+    shutil.copytree(tiny_job.out, tmp_path / "copy")
+    job = copied(tiny_job, tmp_path / "copy", search={"trials": 0, "finalists": 0}, training={"steps": 2})
+    assert len(search(job, fresh=True).rows) == 2
+
+
+def test_a_folder_in_use_is_refused(tiny_job: Job, tmp_path: Path) -> None:
+    with owned(tmp_path / "busy"), pytest.raises(CtxpeftError, match="in use by another search"):
+        search(replace(tiny_job, out=tmp_path / "busy"))
+
+
+def failing(cause: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A `train` that goes wrong for every design of template `prefix` beyond the anchors."""
+    real = Laboratory.train
+
+    def train(self: Laboratory, variant: Any, *args: Any, **kwargs: Any) -> Any:
+        result = real(self, variant, *args, **kwargs)
+        inside = variant.modules[0].placement == "inside" and variant.name.startswith("design-")
+        return cause(result) if inside else result
+
+    return train
+
+
+def not_a_number(result: Any) -> Any:
+    evaluation = result.evaluations["validation"]
+    bad = replace(evaluation, metrics={**evaluation.metrics, "token_loss": float("nan")})
+    return replace(result, evaluations={"validation": bad})
+
+
+def out_of_memory(result: Any) -> Any:
+    raise RuntimeError("out of memory\nand more")
+
+
+@pytest.mark.usefixtures("found")
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (not_a_number, "every learning rate diverged"),
+        (out_of_memory, "RuntimeError: out of memory"),
+    ],
+)
+def test_a_failed_design_is_recorded_and_the_study_goes_on(
+    cause: Callable[[Any], Any], reason: str, tiny_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Laboratory, "train", failing(cause))
+    job = copied(tiny_job, tmp_path / "study", search={"trials": 4, "finalists": 0, "startup": 100})
+    rows = search(job).rows
+    failed = [row for row in rows if row.outcome == "failed"]
+    assert failed
+    assert all(row.reason.startswith(reason) and "\n" not in row.reason for row in failed)
+    assert any(row.outcome in ("completed", "pruned") and not row.anchor for row in rows)
+    assert reason in (job.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_interrupt_loses_nothing(
+    tiny_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Found
+) -> None:
+    real = Laboratory.train
+    runs = 0
+
+    def train(self: Laboratory, *args: Any, **kwargs: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        if runs == 9:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    job = replace(tiny_job, out=tmp_path / "study")
+    monkeypatch.setattr(Laboratory, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        search(job)
+    rows = search(job).rows
+    assert [row.outcome for row in rows].count("interrupted") == 1
+    assert [strip(row) for row in rows if row.outcome != "interrupted"] == [strip(row) for row in found.rows]
+
+
+def strip(row: Row) -> dict[str, Any]:
+    """A row without its number and clock."""
+    return {k: v for k, v in row.plain().items() if k not in ("number", "seconds", "same_as", "reason")}
+
+
+@pytest.mark.usefixtures("found")
+def test_infeasible_designs_cost_nothing_and_are_not_counted(tiny_job: Job, tmp_path: Path) -> None:
+    job = copied(tiny_job, tmp_path / "study", search={"trials": 2, "finalists": 0, "startup": 100})
+    budget = {"budget": {"parameters": {"like": "prefix-tuning-plus"}}}
+    file = SpaceFile.model_validate({**job.space.file.model_dump(), **budget})
+    rows = search(replace(job, space=replace(job.space, file=file))).rows
+    refused = [row for row in rows if row.outcome == "infeasible"]
+    assert refused
+    assert all(row.rule == "budget" and row.value is None for row in refused)
+    assert len(tried(rows)) == 2
+
+
+@pytest.mark.usefixtures("found")
+def test_a_space_that_is_used_up_ends(tiny_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxpeft.search.loop.PATIENCE", 20)
+    job = copied(tiny_job, tmp_path / "study", search={"trials": 500, "finalists": 0})
+    assert len(tried(search(job).rows)) <= 3 + 2 * 3
+
+
+@pytest.mark.usefixtures("found")
+def test_workers_share_a_study(tiny_job: Job, tmp_path: Path) -> None:
+    job = copied(tiny_job, tmp_path / "study", search={"trials": 3, "finalists": 1, "seeds": 1})
+    result = search(job, workers=2)
+    assert 3 <= len(tried(result.rows)) <= 4
+    assert {row.anchor for row in result.rows} >= {"prefix-tuning-plus", "prefix-tuning"}
+    assert result.finals is not None
+
+
+def test_exports_read_back(found: Found, tiny_job: Job) -> None:
+    variant = load_variant(tiny_job.out / "best.yaml")
+    assert found.best is not None
+    assert variant.fingerprint() == found.best.fingerprint
+    assert variant.training.learning_rate == found.best.rate
+    assert variant.source.startswith("found by ctxpeft search tiny")
+    study = json.loads((tiny_job.out / "study.json").read_text(encoding="utf-8"))
+    assert len(study["trials"]) == len(found.rows)
+    lines = (tiny_job.out / "trials.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(found.rows) + 1
+
+
+def test_the_study_is_plain_optuna(found: Found, tiny_job: Job) -> None:
+    study = optuna.load_study(study_name="tiny", storage=tiny_job.url)
+    done = [row for row in found.rows if row.value is not None]
+    assert study.best_value == min(row.value for row in done if row.value is not None)
+    assert rows_of(load_study(tiny_job.url, None).trials) == found.rows
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 1}}, ""),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b = 1, and is now asked for 2"),
+        ({"a": [1, {"c": 2}]}, {"a": [1, {"c": 3}]}, "a[1].c = 2, and is now asked for 3"),
+        ({"a": 1}, {"a": 1, "z": 0}, "z = null, and is now asked for 0"),
+        ({"model": "x"}, {"model": "y"}, "another model"),
+    ],
+)
+def test_difference(old: Any, new: Any, message: str) -> None:
+    assert difference(old, new) == message
