@@ -134,6 +134,20 @@ MUTANTS = (
         "torch.cat([y, y], -1)",
         (BLOCKS,),
     ),
+    Mutant(
+        "gradient of the fused mass dropped",
+        "hosts/fused.py",
+        "(dmass / norm.clamp_min",
+        "(0 * dmass / norm.clamp_min",
+        ("tests/hosts/test_fused.py",),
+    ),
+    Mutant(
+        "fused rows that see nothing",
+        "hosts/fused.py",
+        "mass.masked_fill(~visible.any(-1), -torch.inf)",
+        "mass",
+        ("tests/hosts/test_fused.py",),
+    ),
     Mutant("mask off by one", "hosts/content.py", ".tril()", ".tril(-1)", (FAMILIES,)),
     Mutant(
         "padding counted",
@@ -152,7 +166,7 @@ MUTANTS = (
     Mutant(
         "content scaling forgotten",
         "hosts/content.py",
-        "width**-0.5 if scaling is None else scaling",
+        "self.query.shape[-1] ** -0.5 if told is None else told",
         "1.0",
         (FAMILIES,),
     ),

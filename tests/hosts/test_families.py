@@ -134,6 +134,27 @@ def test_eager_equals_sdpa(family, variant):
     assert torch.allclose(eager.logits, sdpa, atol=2e-4, rtol=1e-4)
 
 
+def test_the_recomputed_log_mass_equals_the_kernels(family, monkeypatch):
+    """Where no kernel tells L it is recomputed from the scores: the same values and gradients."""
+    model, ids = tiny_model(family), tokens()
+    handle = ctxpeft.attach(model, VARIANTS["mixed"], seed=0)
+    perturb(handle)
+    padded = torch.ones_like(ids)
+    padded[0, 6:] = 0
+    seen = []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr("ctxpeft.hosts.seam.applicable", lambda *_: False)
+        for mask in (None, padded):
+            for parameter in handle.parameters():
+                parameter.grad = None
+            out = model(ids, attention_mask=mask, labels=ids)
+            out.loss.backward()
+            seen.append([out.logits.detach(), *(p.grad for p in handle.parameters())])
+    for kernel, scores in zip(seen[:2], seen[2:], strict=True):
+        assert all(torch.allclose(a, b, atol=2e-4, rtol=1e-3) for a, b in zip(kernel, scores, strict=True))
+
+
 def test_slots_are_a_prefilled_cache(family):
     """Inside slots equal the same keys and values put into transformers' own cache, positions kept."""
     from transformers import DynamicCache

@@ -37,7 +37,7 @@ def test_every_design_meets_the_budget_or_says_why(name: str, skeleton: nn.Modul
     assert target is not None
     met = 0
     refused: list[InfeasibleError] = []
-    for seed in range(60):
+    for seed in range(30):
         try:
             design = sample(space.positions, RandomChooser(seed), counter, target)
         except InfeasibleError as error:
@@ -48,7 +48,7 @@ def test_every_design_meets_the_budget_or_says_why(name: str, skeleton: nn.Modul
         met += 1
     assert {error.rule for error in refused} <= {"budget"}
     assert all(f"the budget is {target.parameters:,}" in error.reason for error in refused)
-    assert met >= 30
+    assert met >= 15
 
 
 def test_two_modules_share_the_budget(skeleton: nn.Module) -> None:

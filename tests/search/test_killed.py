@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.storage import load_study
 from tests.search.conftest import TINY_SPACE
@@ -23,7 +21,7 @@ class Command:
         self.out = folder / "study"
         space = folder / "tiny.yaml"
         space.write_text(TINY_SPACE, encoding="utf-8")
-        settings = ["search.finalists=0", "search.trials=4", "data.template={text} Label:"]
+        settings = ["search.finalists=0", "search.trials=2", "steps=4", "data.template={text} Label:"]
         files = ["--data", task["train"], "--test", task["test"]]
         where = ["--model", str(model), "--out", str(self.out)]
         self.arguments = [
@@ -56,7 +54,7 @@ class Command:
 
 def wait_for(command: Command, process: subprocess.Popen[str], runs: int) -> None:
     """Until some runs are finished."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while len(command.results()) < runs and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
 
@@ -73,16 +71,16 @@ def test_kill_then_interrupt_then_finish(tmp_path: Path, tiny_model: Path, tiny_
     process = command.start()
     wait_for(command, process, len(after_kill) + 2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert "continues from it" in err
     after_interrupt = command.results()
     assert after_kill.items() <= after_interrupt.items()
 
     process = command.start()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert "resuming" in err or "[1/6]" in err
+    assert "resuming" in err or "[1/4]" in err
     assert "\x1b" not in err + out
     assert after_interrupt.items() <= command.results().items()
     rows = command.rows()
@@ -90,7 +88,7 @@ def test_kill_then_interrupt_then_finish(tmp_path: Path, tiny_model: Path, tiny_
     assert all(rows[number] == row for number, row in finished.items())
     trained = [row.fingerprint for row in rows if row.outcome in ("completed", "pruned")]
     assert len(trained) == len(set(trained))
-    assert len(tried(rows)) == 4
+    assert len(tried(rows)) == 2
     assert sorted(row.anchor for row in rows if row.anchor and row.outcome == "completed") == [
         "prefix-tuning",
         "prefix-tuning-plus",
@@ -98,18 +96,14 @@ def test_kill_then_interrupt_then_finish(tmp_path: Path, tiny_model: Path, tiny_
     assert str(command.out / "report.html") in out
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.5])
-def test_killed_before_anything_is_done(
-    moment: float, tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]
-) -> None:
+def test_killed_before_anything_is_done(tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]) -> None:
     command = Command(tmp_path, tiny_model, tiny_task)
     process = command.start()
     while not (command.out / "study.db").is_file() and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(moment)
     process.kill()
     process.communicate()
     process = command.start()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert len(tried(command.rows())) == 4
+    assert len(tried(command.rows())) == 2
