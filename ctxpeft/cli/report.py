@@ -28,8 +28,11 @@ def command(
 ) -> None:
     """Write report.html, best.yaml, trials.csv and study.json of a search, finished or still running.
 
-    Examples: ctxpeft report runs/search-quickstart, or
-    ctxpeft report --storage postgresql://user@host/db --study trec --out runs/trec
+    Examples:
+
+    \b
+      ctxpeft report runs/search-quickstart
+      ctxpeft report --storage postgresql://user@host/db --study trec --out runs/trec
     """
     from ctxpeft.search.run import stored, write_found
 

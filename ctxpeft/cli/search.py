@@ -23,18 +23,6 @@ from ctxpeft.extras import require
 if TYPE_CHECKING:
     from ctxpeft.search.spacefile import Space
 
-EPILOG = """
-Examples:
-
-    ctxpeft search quickstart
-    ctxpeft search quickstart --dry-run
-    ctxpeft search equation --model ./my-model --data train.csv --test test.csv --out runs/equation
-    ctxpeft search my-space.yaml --model M --task T --trials 60 --workers 2 steps=120 search.keep=0.4
-    ctxpeft search equation --model M --data train.csv --storage postgresql://user@host/db --study trec
-
-The same command resumes; --trials N counts designs that were trained beyond the anchors.
-"""
-
 
 def command(
     space: Annotated[str, typer.Argument(help="A shipped space's name or a YAML file.", metavar="SPACE")],
@@ -74,7 +62,20 @@ def command(
     fresh: FreshOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Search a space of variants: rates tuned inside each trial, anchors first, resumed by default."""
+    """Search a space of variants: rates tuned inside each trial, anchors first, resumed by default.
+
+    The same command goes on where it was stopped. --trials counts designs trained beyond the anchors; designs that
+    are infeasible or were seen before cost nothing and are not counted.
+
+    Examples:
+
+    \b
+      ctxpeft search quickstart
+      ctxpeft search quickstart --dry-run
+      ctxpeft search equation --model ./model --data train.csv --test test.csv --out runs/equation
+      ctxpeft search mine.yaml --model M --task T --trials 60 --workers 2 steps=120 search.keep=0.4
+      ctxpeft search equation --model M --task T --storage postgresql://user@host/db --study trec
+    """
     from ctxpeft.search.spacefile import load_space
 
     found = _changed(load_space(space), overrides or [], trials)

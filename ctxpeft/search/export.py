@@ -35,7 +35,7 @@ def best_variant(row: Row, about: dict[str, Any]) -> Variant:
     return variant.model_copy(
         update={
             "name": f"found-{row.fingerprint[:8]}",
-            "title": f"Found in space {about['space']}: {' + '.join(row.templates)}",
+            "title": f"Found in space {about['space']}, {' + '.join(row.templates)}",
             "source": f"found by ctxpeft search {about['space']}, trial {row.number}, "
             f"on {about['model']} and {about['task']}",
             "regime": f"{row.parameters:,} trainable parameters on {about['model']}",

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from ctxpeft.search.bench import Laboratory
-from ctxpeft.search.objective import DesignFailedError, Objective
+from ctxpeft.search.objective import Objective
 from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.progress import Watch
 from ctxpeft.search.spacefile import Search
@@ -32,7 +32,7 @@ def work(
     objective = Objective(laboratory, watch, owner)
     while wanted(study, search):
         study.sampler = sampler(study, search, worker)
-        study.optimize(objective, n_trials=1, catch=(DesignFailedError,))
+        study.optimize(objective, n_trials=1)
         after(rows_of(study.get_trials(deepcopy=False)))
 
 

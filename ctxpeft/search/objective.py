@@ -20,10 +20,6 @@ from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
 
 
-class DesignFailedError(Exception):
-    """A design that could not be trained; the reason is in the trial's attributes and the study goes on."""
-
-
 class Objective:
     """What Optuna minimises: the held-out objective of a design at the best of its learning rates.
 
@@ -47,13 +43,12 @@ class Objective:
             trial.set_constraint("legal", 1.0)
             self._settle(trial, outcome="infeasible", rule=error.rule, reason=error.reason)
             raise optuna.TrialPruned(error.reason) from None
-        except (optuna.TrialPruned, DesignFailedError, KeyboardInterrupt):
+        except optuna.TrialPruned:
             raise
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {lines[0]}"
-            self._settle(trial, outcome="failed", reason=reason)
-            raise DesignFailedError(reason) from error
+            raise self._failed(trial, reason) from error
         finally:
             self._settle(trial, seconds=round(time.monotonic() - began, 2))
 
@@ -69,8 +64,7 @@ class Objective:
         best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
         if best is None or best.value is None:
             reason = f"every learning rate diverged ({', '.join(f'{r.rate:g}' for r in rates)})"
-            self._settle(trial, outcome="failed", reason=reason)
-            raise DesignFailedError(reason)
+            raise self._failed(trial, reason)
         trial.report(best.value, self.laboratory.rung_steps)
         self._settle(trial, rung=best.value, rate=best.rate)
         bar = None if trial.user_attrs.get("anchor") else self._bar(rows)
@@ -109,7 +103,7 @@ class Objective:
         if twin.value is not None:
             return twin.value
         if twin.outcome == "failed":
-            raise DesignFailedError(twin.reason)
+            trial.set_constraint("trained", 1.0)
         if twin.rung is not None:
             trial.report(twin.rung, self.laboratory.rung_steps)
         raise optuna.TrialPruned(twin.reason)
@@ -133,8 +127,7 @@ class Objective:
                 self._settle(trial, outcome="completed", value=value, rate=tried.rate, metrics=metrics)
                 return value
         reason = "every learning rate diverged in the full run"
-        self._settle(trial, outcome="failed", reason=reason)
-        raise DesignFailedError(reason)
+        raise self._failed(trial, reason)
 
     def _value(
         self, title: str, variant: Variant, rate: float, steps: int
@@ -155,6 +148,12 @@ class Objective:
         if len(rungs) < max(1, self.search.warmup):
             return None
         return rungs[max(0, math.ceil(self.search.keep * len(rungs)) - 1)]
+
+    def _failed(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:
+        """Recorded with its reason; told to Optuna as a broken constraint, so that its like are avoided."""
+        trial.set_constraint("trained", 1.0)
+        self._settle(trial, outcome="failed", reason=reason)
+        return optuna.TrialPruned(reason)
 
     def _settle(self, trial: optuna.Trial, **attributes: Any) -> None:
         for key, value in attributes.items():

@@ -27,7 +27,7 @@ class Rates(Spec):
 
     Keys of `centre`: `peft`, a kind of memory, or a placement and a kind (`inside.slots`); the more exact key
     wins. What the file leaves out keeps the built-in centre, measured on a 3M-parameter model. A variant of several
-    modules takes the smallest of its modules' centres; a variant's own hint `training.learning_rate` comes first.
+    modules goes by its first; a variant's own hint `training.learning_rate` comes first.
     """
 
     multipliers: Annotated[list[Rate], Field(min_length=1)] = Field([1 / 3, 1.0, 3.0])
@@ -50,10 +50,8 @@ class Rates(Spec):
             return self._grid(hint)
         if variant.peft is not None:
             return self._grid(self._centre("peft"))
-        grids = [
-            self._grid(self._centre(f"{m.placement}.{m.memory.kind}", m.memory.kind)) for m in variant.modules
-        ]
-        return min(grids, key=lambda grid: grid[len(grid) // 2])
+        first = variant.modules[0]
+        return self._grid(self._centre(f"{first.placement}.{first.memory.kind}", first.memory.kind))
 
     def _centre(self, *keys: str) -> float | list[float]:
         for table in (self.centre, CENTRES):

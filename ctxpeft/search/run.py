@@ -14,7 +14,7 @@ import optuna
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.export import best_row, best_variant, write_exports
-from ctxpeft.search.finals import Finals, run_finals
+from ctxpeft.search.finals import Finals, finalists, run_finals
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import exhausted, work
 from ctxpeft.search.outcome import Row, rows_of
@@ -80,6 +80,8 @@ def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool 
                 progress.say("the last designs were all known or infeasible: the space seems used up")
             watch.activity = "fresh seeds"
             if workers > 1 and job.search.finalists:
+                count = len(finalists(rows, job.search.finalists)) * job.search.seeds
+                progress.say(f"fresh seeds: {count} full runs in {workers} processes")
                 finals_in_processes(job, owner, workers)
             finals = run_finals(laboratory, rows, progress.say) if job.search.finalists else None
         study.set_user_attr("finals", finals.plain() if finals else None)
@@ -107,6 +109,14 @@ def write_found(out: Path, rows: list[Row], finals: Finals | None, about: dict[s
     write_report(out / "report.html", rows, finals, about)
 
 
+def _task_name(job: Job) -> str:
+    """The task's name; the folder's where a file is just called `train`."""
+    files = job.task.train
+    if files and job.task.name == "train" and Path(files[0]).parent.name:
+        return Path(files[0]).parent.name
+    return job.task.name
+
+
 def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> dict[str, Any]:
     """What the report says of the search's circumstances."""
     from ctxpeft.training import environment
@@ -117,7 +127,7 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
         "space": job.space.name,
         "title": file.title,
         "model": job.model if "/" not in job.model else Path(job.model).name,
-        "task": job.task.name,
+        "task": _task_name(job),
         "train_examples": len(laboratory.bench.task.train),
         "validation_examples": len(laboratory.bench.task.validation),
         "test_examples": len(laboratory.bench.task.test),

@@ -60,7 +60,7 @@ def test_is_complete_and_self_contained(found: Found) -> None:
         f"{len([r for r in found.rows if r.outcome in ('completed', 'pruned')]) - 2} designs were trained"
         in html
     )
-    answer = html.index("wins on validation data")
+    answer = html.index("is the best design found")
     assert (
         answer < html.index("How many were tried") < html.index("Every trial") < html.index("To do it again")
     )

@@ -212,7 +212,8 @@ def test_workers_share_a_study(tiny_job: Job, tmp_path: Path) -> None:
     result = search(job, workers=2)
     assert 3 <= len(tried(result.rows)) <= 4
     assert {row.anchor for row in result.rows} >= {"prefix-tuning-plus", "prefix-tuning"}
-    assert result.finals is not None
+    completed = [row for row in result.rows if not row.anchor and row.outcome == "completed"]
+    assert (result.finals is not None) == bool(completed)
 
 
 def test_exports_read_back(found: Found, tiny_job: Job) -> None:

@@ -72,5 +72,8 @@ class TokenGate(nn.Module):
             if capture.log_mass is None:
                 raise HostError("this site has no softmax, so a gate cannot read its log-mass")
             mass = capture.log_mass()[..., None]
+            mass = mass.masked_fill(
+                torch.isneginf(mass), 0.0
+            )  # a padded query sees nothing, and 0 * -inf is NaN
             return mass if self.heads is None else mass.index_select(1, self.heads)
         return capture.source(self.source, self.heads)

@@ -31,15 +31,15 @@ def history(rows: Sequence[Row], objective: str) -> str:
         designs = [(r.number, v) for r, v in done if not r.anchor]
         if designs:
             axes.scatter(*zip(*designs, strict=True), s=26, color=ACCENT, label="completed design", zorder=3)
-        if pruned:
-            axes.scatter(
-                *zip(*pruned, strict=True),
-                s=22,
-                marker="x",
-                color=MUTED,
-                label="pruned, at the rung",
-                zorder=2,
-            )
+        if pruned and done:
+            values = [v for _, v in done]
+            room = 0.15 * (max(values) - min(values)) or 0.05
+            low, high = min(values) - room, max(values) + room
+            axes.set_ylim(low, high)
+            cut = [(number, min(max(v, low), high)) for number, v in pruned]
+            label = "pruned, at the rung (cut at the edge)"
+            style = {"s": 22, "marker": "x", "color": MUTED, "zorder": 2, "clip_on": False}
+            axes.scatter(*zip(*cut, strict=True), label=label, **style)
         _name_anchors(axes, [(r.number, v, r.anchor) for r, v in done if r.anchor])
         steps, best = [], None
         for r, v in done:
@@ -135,8 +135,8 @@ def _name_anchors(axes: Any, anchors: Sequence[tuple[float, float, str]]) -> Non
     xs, ys, names = zip(*anchors, strict=True)
     axes.scatter(xs, ys, s=34, marker="D", color=SECOND, label="anchor", zorder=4)
     low, high = axes.get_xlim()
-    for x, y, name in zip(xs, ys, names, strict=True):
+    for index, (x, y, name) in enumerate(zip(xs, ys, names, strict=True)):
         side = "right" if x > (low + high) / 2 else "left"
         shift = -6 if side == "right" else 6
-        place = {"xytext": (shift, 4), "textcoords": "offset points", "ha": side}
+        place = {"xytext": (shift, 4 if index % 2 else -9), "textcoords": "offset points", "ha": side}
         axes.annotate(name, (x, y), fontsize=8, color=INK, **place)

@@ -21,11 +21,13 @@ def answer(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) ->
         best = designs[0]
         assert best.value is not None
         return [
-            f"Best design so far: trial {best.number}, {shown(best.value, objective)}. "
-            "It was chosen as the best of many on one seed, so the number flatters it; no fresh seeds were run."
+            f"Best design so far: trial {best.number}, {shown(best.value, objective)}.",
+            *_ahead([(r.anchor, r.value) for r in ranking(rows) if r.anchor], best.value, objective),
+            "It was chosen as the best of many on one seed, so the number flatters it; no fresh seeds were run.",
         ]
     winner = next(m for m in finals.methods if m.number == finals.winner)
     sentences = [_winner(winner, finals, objective)]
+    sentences += _ahead([(m.name, m.mean) for m in finals.methods if m.anchor], winner.mean, objective)
     sentences += [_against(versus) for versus in finals.versus]
     sentences.append(_curse(winner, objective))
     if finals.left_out:
@@ -45,10 +47,20 @@ def interval(versus: Versus) -> str:
 
 def _winner(winner: Final, finals: Finals, objective: str) -> str:
     count = f"{len(winner.validation)} fresh seed{'s' if len(winner.validation) > 1 else ''}"
-    text = f"Trial {winner.number} wins on validation data: {shown(winner.mean, objective)}, mean of {count}"
+    text = f"Trial {winner.number} is the best design found: {shown(winner.mean, objective)}, mean of {count}"
     if finals.split == "test" and finals.versus:
         text += f"; on test data, {_metric(finals.versus[0].metric)} {fmean(winner.test):.4f}"
     return text + "."
+
+
+def _ahead(anchors: Sequence[tuple[str, float | None]], value: float, objective: str) -> list[str]:
+    """Which anchors the best design does not reach on validation data."""
+    better = sorted((v, name) for name, v in anchors if v is not None and v < value)
+    if not better:
+        return ["On validation data it is ahead of every anchor."] if anchors else []
+    named = [f"{name} ({natural(v, objective):.4f})" for v, name in better]
+    verb = "is" if len(named) == 1 else "are"
+    return [f"On validation data {', '.join(named)} {verb} ahead of it."]
 
 
 def _against(versus: Versus) -> str:
