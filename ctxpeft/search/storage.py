@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
+from sqlalchemy import Connection, event
 
 from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
 from ctxpeft.files import write_text
@@ -30,7 +31,7 @@ def open_storage(url: str) -> RDBStorage:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     arguments: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(
+        storage = RDBStorage(
             url,
             engine_kwargs=arguments,
             heartbeat_interval=HEARTBEAT_S,
@@ -39,6 +40,14 @@ def open_storage(url: str) -> RDBStorage:
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CtxpeftError(f"storage {url} cannot be opened: {reason}") from None
+    if storage.engine.dialect.name == "sqlite":
+        event.listen(storage.engine, "begin", _write_lock)
+    return storage
+
+
+def _write_lock(connection: Connection) -> None:
+    """Take SQLite's lock before reading: it has no SELECT FOR UPDATE, and two workers would take one queued trial."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def load_study(url: str, name: str | None) -> optuna.Study:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import wait
 
 import optuna
 
@@ -67,10 +69,19 @@ def _in_processes(part: Part, job: Job, owner: str, workers: int, follow: Callab
 
 
 def _main(part: Part, job: Job, owner: str, index: int, workers: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         part(job, owner, index, workers)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def _end_with_parent() -> None:
+    """End at once when the parent is gone: its next start takes this worker's trials for interrupted ones."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _designs(job: Job, owner: str, index: int, workers: int) -> None:

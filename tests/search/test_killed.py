@@ -35,9 +35,9 @@ class Command:
             *settings,
         ]
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.arguments,
+            [*self.arguments, *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,14 +96,19 @@ def test_kill_then_interrupt_then_finish(tmp_path: Path, tiny_model: Path, tiny_
     assert str(command.out / "report.html") in out
 
 
-def test_killed_before_anything_is_done(tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]) -> None:
+def test_workers_end_with_the_process_that_started_them(
+    tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]
+) -> None:
     command = Command(tmp_path, tiny_model, tiny_task)
-    process = command.start()
-    while not (command.out / "study.db").is_file() and process.poll() is None:
-        time.sleep(0.005)
+    process = command.start("--workers", "2")
+    wait_for(command, process, 2)
     process.kill()
-    process.communicate()
+    process.communicate()  # returns when the workers have closed the streams they share with it
+    before = command.results()
+    time.sleep(1)
+    assert command.results() == before
     process = command.start()
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
+    assert before.items() <= command.results().items()
     assert len(tried(command.rows())) == 2

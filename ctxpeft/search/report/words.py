@@ -74,10 +74,10 @@ def _against(versus: Versus) -> str:
 
 def _curse(winner: Final, objective: str) -> str:
     searched, fresh = natural(winner.searched, objective), natural(winner.mean, objective)
-    return (
-        f"In the search the same design scored {searched:.4f}; fresh seeds moved it by {fresh - searched:+.4f} "
-        "(choosing the best of many flatters the chosen one)."
-    )
+    moved = f"{fresh - searched:+.4f}"
+    text = f"In the search the same design scored {searched:.4f} on its one seed; fresh seeds moved it by {moved}"
+    fell = winner.mean > winner.searched
+    return f"{text}: being the best of many had flattered it." if fell else f"{text}."
 
 
 def _metric(name: str) -> str:
