@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ctxpeft.errors import AdapterError, CtxpeftError, DataError, HostError, SpecError
     from ctxpeft.hosts.attach import attach
     from ctxpeft.hosts.handle import Handle
+    from ctxpeft.hosts.passes import segments
     from ctxpeft.hosts.routing import activate, route
     from ctxpeft.spec.load import load_variant
     from ctxpeft.spec.variant import Variant
@@ -33,6 +34,7 @@ _WHERE = {
     "load": "ctxpeft.adapters.load",
     "load_variant": "ctxpeft.spec.load",
     "route": "ctxpeft.hosts.routing",
+    "segments": "ctxpeft.hosts.passes",
 }
 __all__ = [
     "AdapterError",
@@ -47,6 +49,7 @@ __all__ = [
     "load",
     "load_variant",
     "route",
+    "segments",
 ]
 
 

@@ -24,21 +24,21 @@ Active = tuple[ContextModule, Tensor | None]
 def compose(capture: Capture, active: Sequence[Active]) -> tuple[Tensor, Tensor | None]:
     """The merged output, shaped and typed as `capture.output`, and the weight (B, Hq, T) left to the content.
 
-    Each module comes with a row mask (B,) of 0 and 1, or None for every row. The content weight is None where no
-    module competes.
+    Each module comes with booleans (B, 1 or T) that say where it acts, or None for everywhere. The content weight is
+    None where no module competes.
     """
     output = capture.output
     with torch.autocast(output.device.type, enabled=False):
-        reads = [(module, rows, *module.read(capture)) for module, rows in active]
+        reads = [(module, mask, *module.read(capture)) for module, mask in active]
         o = output.to(active[0][0].dtype)
         content_weight = None
         inside = [entry for entry in reads if entry[0].spec.placement == "inside"]
         if inside:
             assert capture.log_mass is not None
             o, content_weight = _compete(o, capture.log_mass().to(o.dtype), inside)
-        for module, rows, read, gate in reads:
+        for module, mask, read, gate in reads:
             if module.spec.placement == "outside":
-                o = _merge_outside(o, module, rows, read, gate)
+                o = _merge_outside(o, module, mask, read, gate)
         return o.to(output.dtype), content_weight
 
 
@@ -48,13 +48,12 @@ def _compete(
     """Joint softmax of the content (o (B, H, T, dv), L (B, H, T)) and all inside modules."""
     parts = []
     shift = log_mass.detach()
-    for module, rows, read, gate in inside:
+    for module, mask, read, gate in inside:
         assert read.m is not None
         assert read.c is not None
-        assert read.c is not None
         n, m, c = (_all_heads(t, module.heads, o.shape[1]) for t in (read.n, read.m, read.c))
-        if rows is not None:
-            c = torch.where(rows[:, None, None] > 0, c, -torch.inf)
+        if mask is not None:
+            c = torch.where(mask[:, None], c, -torch.inf)
         if gate is not None:
             gate = _all_heads(gate, module.heads, o.shape[1])
         parts.append((n, m, c, gate))
@@ -75,9 +74,9 @@ def _compete(
 
 
 def _merge_outside(
-    o: Tensor, module: ContextModule, rows: Tensor | None, read: Read, gate: Tensor | None
+    o: Tensor, module: ContextModule, mask: Tensor | None, read: Read, gate: Tensor | None
 ) -> Tensor:
-    """add: o + g r; mix: (1 - g) o + g r; scale: g o. Heads and rows out of scope are left as they are."""
+    """add: o + g r; mix: (1 - g) o + g r; scale: g o. Heads, rows and tokens out of scope are left as they are."""
     merge = module.spec.merge
     mine = o if module.heads is None else o.index_select(1, module.heads)
     if merge == "add":
@@ -88,8 +87,8 @@ def _merge_outside(
     else:
         assert gate is not None
         change = (gate - 1) * mine
-    if rows is not None:
-        change = change * rows[:, None, None, None].to(change.dtype)
+    if mask is not None:
+        change = change * mask[:, None, :, None].to(change.dtype)
     if module.heads is None:
         return o + change
     return o.index_add(1, module.heads, change.expand_as(mine).contiguous())

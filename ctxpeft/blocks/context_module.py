@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,14 +9,14 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
+from ctxpeft.blocks.precision import FullPrecision
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 
 
-class ContextModule(nn.Module):
-    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host) and stay so
-    through `.half()` and `.to(dtype)`."""
+class ContextModule(FullPrecision):
+    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host)."""
 
     heads: Tensor | None
 
@@ -52,16 +51,10 @@ class ContextModule(nn.Module):
         if spec.merge == "compete_length":
             self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContextModule:
-        """Moves follow the host; casts below fp32 do not."""
-
-        def keep_precision(t: Tensor) -> Tensor:
-            moved = fn(t)
-            lowered = moved.is_floating_point() and torch.finfo(moved.dtype).bits < 32
-            return t.to(moved.device) if lowered else moved
-
-        super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
-        return self
+    def refer(self, name: str, part: nn.Module) -> None:
+        """Use a part that somebody else owns: it is called here, and counted, saved and moved there."""
+        del self._modules[name]
+        self.__dict__[name] = part
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
         """The memory's answer and the gate (None where there is none).
@@ -76,7 +69,7 @@ class ContextModule(nn.Module):
         x, phi = query, self.feature_map
         if phi is not None:
             x = self.phi_grouping.unfold(phi(self.phi_grouping.fold(x)), tokens)
-        n, m, c = self.memory(self.grouping.fold(x), phi, capture.project_kv)
+        n, m, c = self.memory(self.grouping.fold(x), phi, capture)
         n = self.grouping.unfold(n, tokens)
         if m is not None:
             m, c = (self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
@@ -92,7 +85,9 @@ class ContextModule(nn.Module):
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over (a reparameterisation is folded into what it produces)."""
-        memory: Any = self.memory
-        inside = sum(p.numel() for p in self.memory.parameters())
-        kept = memory.deployed_parameters() if hasattr(memory, "deployed_parameters") else inside
-        return sum(p.numel() for p in self.parameters()) - inside + int(kept)
+        mine: int = sum(p.numel() for p in self.parameters())
+        owned: Any = self._modules.get("memory")
+        if owned is None or not hasattr(owned, "deployed_parameters"):
+            return mine
+        reparameterised: int = sum(p.numel() for p in owned.parameters())
+        return mine - reparameterised + int(owned.deployed_parameters())

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ctxpeft.blocks.shared import SharedBlocks
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.build import build
 from ctxpeft.hosts.controller import Controller, controller_of
 from ctxpeft.hosts.discover import discover
 from ctxpeft.hosts.freeze import freeze, remember
 from ctxpeft.hosts.handle import BaseHandle, Handle
+from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
@@ -51,23 +53,21 @@ def attach(
 
             return inject(model, variant, name)
         layers = discover(model)
-        built = build(layers, variant)
+        built = build(model, layers, variant)
     remember(model)
     controller = controller_of(model, create=True)
+    root = Root.of(model, controller)
     seams: dict[int, Seam] = {}
-    for layer_index, module_index, module in built:
-        seam = seams.get(layer_index)
-        if seam is None:
-            layer = layers[layer_index]
-            seam = layer.attention.__dict__.get("_ctxpeft_seam")
-            if seam is None:
-                seam = Seam(layer, controller)
-                seam.install()
-            seams[layer_index] = seam
-        site = seam.ffn_site if module.spec.site == "ffn" else seam.attention_site
+    for _, place, layer, module in built:
         module.train(model.training)
-        site.add(name, module_index, module)
-    handle = Handle(model, variant, name, built, list(seams.values()))
+        if isinstance(module, SharedBlocks):
+            root.serve_shared().add(name, str(place), module)
+        elif layer is None:
+            root.serve_embeddings().add(name, str(place), module)
+        else:
+            seam = seams.setdefault(layer, Seam.of(layers[layer], controller))
+            seam.site(module.spec.site).add(name, str(place), module)
+    handle = Handle(model, variant, name, built, list(seams.values()), root)
     freeze(model)
     controller.handles[name] = handle
     controller.active = (*controller.active, name)

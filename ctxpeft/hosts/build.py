@@ -1,30 +1,65 @@
-"""The modules of a variant, built for the layers of a host but not yet put there."""
+"""The modules of a variant, built for the places of a host but not yet put there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
 
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.shared import SharedBlocks, shared_parts
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.discover import Layer
+from ctxpeft.hosts.discover import Layer, embedding_shape
 from ctxpeft.spec.blocks import SiteShape
+from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
 
-Built = tuple[int, int, ContextModule]
+Adjust = Callable[[SiteShape], SiteShape]
+
+
+class Built(NamedTuple):
+    """One module: `place` in the variant's list, `layer` of the host, None where it serves the model as a whole.
+    `prefix` begins the names of its parameters: `layers.3.0`, `embeddings.0`, `shared.0`."""
+
+    prefix: str
+    place: int
+    layer: int | None
+    module: ContextModule | SharedBlocks
 
 
 def build(
-    layers: list[Layer], variant: Variant, at: Callable[[SiteShape], SiteShape] = lambda shape: shape
+    model: nn.Module, layers: list[Layer], variant: Variant, at: Adjust = lambda shape: shape
 ) -> list[Built]:
-    """(layer, place in the variant's list, module) for all modules in all layers of their scope.
+    """All modules of a variant, by module and layer; blocks of `per: model` come before the layers they serve.
 
     Raises HostError, naming the module, where a layer, a head or a site is missing.
     """
     built: list[Built] = []
     for index, spec in enumerate(variant.modules):
         try:
-            chosen = spec.scope.layer_indices(len(layers))
-            built += [(i, index, ContextModule(spec, at(layers[i].shape(spec)))) for i in chosen]
+            built += _module(model, layers, spec, index, at)
         except HostError as error:
             raise HostError(f"{variant.name}: modules[{index}]: {error}") from None
     return built
+
+
+def on_meta(shape: SiteShape) -> SiteShape:
+    """The same place without memory behind it."""
+    return replace(shape, device=torch.device("meta"))
+
+
+def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int, at: Adjust) -> list[Built]:
+    if spec.site == "embeddings":
+        only = ContextModule(spec, at(embedding_shape(model)))
+        return [Built(f"embeddings.{index}", index, None, only)]
+    chosen = spec.scope.layer_indices(len(layers))
+    modules = [ContextModule(spec, at(layers[i].shape(spec))) for i in chosen]
+    found = [
+        Built(f"layers.{i}.{index}", index, i, module) for i, module in zip(chosen, modules, strict=True)
+    ]
+    if not shared_parts(spec):
+        return found
+    return [Built(f"shared.{index}", index, None, SharedBlocks(modules)), *found]

@@ -13,24 +13,50 @@ from ctxpeft.errors import HostError, did_you_mean
 
 if TYPE_CHECKING:
     from ctxpeft.hosts.handle import BaseHandle
+    from ctxpeft.hosts.passes import Pass
 
 ATTRIBUTE = "_ctxpeft"
 
 
 class Plan(NamedTuple):
-    """The adapters that act, in order; with routing, the adapter of each row of the batch."""
+    """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass."""
 
     names: tuple[str, ...]
     rows: tuple[str | None, ...] | None = None
+    facts: Pass | None = None
 
-    def mask(self, name: str, batch: int, device: torch.device) -> Tensor | None:
-        """(B,) of 0 and 1 for one adapter, or None when it serves every row. Beams share the row of their prompt."""
+    def mask(self, name: str, tokens: str, batch: int, device: torch.device) -> Tensor | None:
+        """Where a module of an adapter acts, booleans (B, 1 or T), or None for everywhere.
+
+        `tokens` is the module's `scope.tokens`. Beams share the row of their prompt.
+        """
+        served = self._rows(name, batch, device)
+        if tokens == "all":
+            return served
+        generated = self.known().generated().to(device)
+        mine = generated if tokens == "generated" else ~generated
+        return mine if served is None else mine & served
+
+    def _rows(self, name: str, batch: int, device: torch.device) -> Tensor | None:
         if self.rows is None:
             return None
         if batch % len(self.rows):
             raise HostError(f"route names {len(self.rows)} rows and the batch has {batch}")
         repeat = batch // len(self.rows)
-        return torch.tensor([r == name for r in self.rows for _ in range(repeat)], device=device)
+        return torch.tensor([[r == name] for r in self.rows for _ in range(repeat)], device=device)
+
+    def positions(self) -> Tensor:
+        """The positions of the tokens of this pass, (B, T) or (1, T), from 0."""
+        return self.known().positions()
+
+    def known(self) -> Pass:
+        """The facts of the pass. Raises HostError inside a part of the model that was called by itself."""
+        if self.facts is None:
+            raise HostError(
+                "this variant needs to see the whole forward pass (its scope.tokens, or its positions): call the model "
+                "that it was attached to, not a part of it"
+            )
+        return self.facts
 
 
 class Controller:
@@ -41,13 +67,16 @@ class Controller:
         self.active: tuple[str, ...] = ()
         self.silenced: list[str] = []
         self.routed: tuple[str | None, ...] | None = None
+        self.segments: Tensor | None = None
+        self.passes: list[Pass] = []
 
     def plan(self) -> Plan:
-        """What a forward pass that starts now will do."""
+        """What a forward pass that runs now will do."""
+        facts = self.passes[-1] if self.passes else None
         if self.routed is not None:
             order = dict.fromkeys(r for r in self.routed if r is not None)
-            return Plan(tuple(n for n in order if n not in self.silenced), self.routed)
-        return Plan(tuple(n for n in self.active if n not in self.silenced))
+            return Plan(tuple(n for n in order if n not in self.silenced), self.routed, facts)
+        return Plan(tuple(n for n in self.active if n not in self.silenced), None, facts)
 
     def check(self, names: Sequence[str | None]) -> None:
         """Raises HostError if a name is not attached, or is an HF PEFT adapter where only ours can go."""

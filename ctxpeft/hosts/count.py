@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
-import torch
 from torch import nn
 
 from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.hosts.build import build
+from ctxpeft.blocks.shared import SharedBlocks
+from ctxpeft.hosts.build import build, on_meta
 from ctxpeft.hosts.discover import discover
 from ctxpeft.spec.variant import Variant
 
@@ -25,11 +24,9 @@ def count_parameters(model: nn.Module, variant: Variant, kind: Kind = "trainable
         from ctxpeft.hosts.peft_tuner import count_injected
 
         return count_injected(model, variant)
-    layers = discover(model)
-    built = build(layers, variant, lambda shape: replace(shape, device=torch.device("meta")))
-    return sum(count_module(module, kind) for _, _, module in built)
+    return sum(count_module(b.module, kind) for b in build(model, discover(model), variant, on_meta))
 
 
-def count_module(module: ContextModule, kind: Kind) -> int:
+def count_module(module: ContextModule | SharedBlocks, kind: Kind) -> int:
     """Parameters of one built module, in training or once it is deployed."""
     return module.deployed_parameters() if kind == "deployed" else sum(p.numel() for p in module.parameters())

@@ -39,19 +39,7 @@ class Layer:
         if spec.site == "ffn" and self.ffn is None:
             raise HostError(f"{self.name} has no FFN module '{self.family.ffn}' to stand beside")
         if spec.site != "head":
-            width = self.hidden_width
-            return SiteShape(
-                query_heads=1,
-                kv_heads=1,
-                heads=(0,),
-                source_width=width,
-                value_width=width,
-                scaling=width**-0.5,
-                softcap=None,
-                hidden_width=width,
-                dtype=weight.dtype,
-                device=weight.device,
-            )
+            return _one_head(self.hidden_width, weight)
         widths = {"hidden": self.hidden_width, "output": self.value_width}
         return SiteShape(
             query_heads=self.query_heads,
@@ -113,6 +101,30 @@ class Layer:
         if layout == "BTW":
             output = self.split_heads(output, 0)
         return output.transpose(1, 2)
+
+
+def embedding_shape(model: nn.Module) -> SiteShape:
+    """The shape of the site at the token embedding. Raises HostError for a model without one."""
+    getter = getattr(model, "get_input_embeddings", None)
+    weight = getattr(getter() if callable(getter) else None, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise HostError("this model has no token embedding to stand at (site 'embeddings')")
+    return _one_head(weight.shape[1], weight)
+
+
+def _one_head(width: int, like: Tensor) -> SiteShape:
+    return SiteShape(
+        query_heads=1,
+        kv_heads=1,
+        heads=(0,),
+        source_width=width,
+        value_width=width,
+        scaling=width**-0.5,
+        softcap=None,
+        hidden_width=width,
+        dtype=like.dtype,
+        device=like.device,
+    )
 
 
 def _first(family: Family) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ctxpeft.hosts.controller import ATTRIBUTE
 
-MARK = ".ctxpeft."
+MARK = "ctxpeft"
 
 
 def remember(model: nn.Module) -> None:
@@ -31,17 +31,20 @@ def freeze(model: nn.Module) -> None:
     for parameter in model.parameters():
         if id(parameter) in base:
             parameter.requires_grad_(False)
-    ours = {id(p) for key, p in model.named_parameters() if MARK in key} | injected
+    ours = {id(p) for key, p in model.named_parameters() if _is_ours(key)} | injected
     kept_out = [
         key
         for key, value in model.state_dict(keep_vars=True).items()
-        if id(value) not in ours and MARK not in key
+        if id(value) not in ours and not _is_ours(key)
     ]
     model._keys_to_ignore_on_save = kept_out  # type: ignore[assignment]
 
 
 def release(model: nn.Module) -> None:
     """Give the base back: trainable flags and saving as before the first attach."""
+    root = model.__dict__.get("_ctxpeft_root")
+    if root is not None:
+        root.remove()
     model.__dict__.pop(ATTRIBUTE, None)
     state: dict[str, Any] = model.__dict__.pop("_ctxpeft_base", {"trainable": [], "ignored": ...})
     for parameter, trainable in state["trainable"]:
@@ -50,6 +53,11 @@ def release(model: nn.Module) -> None:
         model.__dict__.pop("_keys_to_ignore_on_save", None)
     else:
         model._keys_to_ignore_on_save = state["ignored"]
+
+
+def _is_ours(key: str) -> bool:
+    """Whether a parameter's name says that an adapter of ours owns it."""
+    return MARK in key.split(".")
 
 
 def _injected_parameters(model: nn.Module) -> set[int]:

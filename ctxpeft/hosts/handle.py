@@ -15,6 +15,7 @@ from ctxpeft.hosts.build import Built
 from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.count import count_module
 from ctxpeft.hosts.freeze import freeze, release
+from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
 from ctxpeft.spec.variant import Variant
 
@@ -95,29 +96,35 @@ class Handle(BaseHandle):
     """A variant of the algebra, attached."""
 
     def __init__(
-        self, model: nn.Module, variant: Variant, name: str, built: list[Built], seams: list[Seam]
+        self,
+        model: nn.Module,
+        variant: Variant,
+        name: str,
+        built: list[Built],
+        seams: list[Seam],
+        root: Root,
     ) -> None:
         super().__init__(model, variant, name)
-        self.built, self.seams = built, seams
+        self.built, self.seams, self.root = built, seams, root
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for layer, index, module in self.built:
+        for prefix, _, _, module in self.built:
             for key, parameter in module.named_parameters():
-                yield f"layers.{layer}.{index}.{key}", parameter
+                yield f"{prefix}.{key}", parameter
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Saved buffers (random projections), under names like those of the parameters."""
-        for layer, index, module in self.built:
+        for prefix, _, _, module in self.built:
             persistent = module.state_dict()
             for key, buffer in module.named_buffers():
                 if key in persistent:
-                    yield f"layers.{layer}.{index}.{key}", buffer
+                    yield f"{prefix}.{key}", buffer
 
     def state_dict(self) -> dict[str, Tensor]:
         return {**super().state_dict(), **dict(self.named_buffers())}
 
     def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
-        return sum(count_module(module, kind) for _, _, module in self.built)
+        return sum(count_module(b.module, kind) for b in self.built)
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -130,8 +137,5 @@ class Handle(BaseHandle):
 
     def _remove(self) -> None:
         for seam in self.seams:
-            for site in (seam.attention_site, seam.ffn_site):
-                if self.name in site.adapters:
-                    del site.adapters[self.name]
-            if seam.is_empty():
-                seam.remove()
+            seam.remove_adapter(self.name)
+        self.root.remove_adapter(self.name)

@@ -18,45 +18,20 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import Active, compose
-from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.compose import compose
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.fused import applicable, attention_with_mass
+from ctxpeft.hosts.site import Site
 
 NAME = "ctxpeft"
 PLAN = "ctxpeft_plan"
 
 
-class Site(nn.Module):
-    """The modules of all adapters at one host module: a submodule of it, so that devices and shards follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.adapters = nn.ModuleDict()
-
-    def add(self, name: str, index: int, module: ContextModule) -> None:
-        """Put the module with the given place in its variant's list under an adapter's name."""
-        if name not in self.adapters:
-            self.adapters[name] = nn.ModuleDict()
-        group: nn.ModuleDict = self.adapters[name]  # type: ignore[assignment]
-        group[str(index)] = module
-
-    def active(self, plan: Plan, site: str, like: Tensor) -> list[Active]:
-        """The modules that act at a site under a plan, with their row masks."""
-        found: list[Active] = []
-        for name in plan.names:
-            if name in self.adapters:
-                rows = plan.mask(name, like.shape[0], like.device)
-                modules: list[ContextModule] = list(self.adapters[name].children())  # type: ignore[arg-type]
-                found += [(module, rows) for module in modules if module.spec.site == site]
-        return found
-
-
 class Seam:
-    """The hooks in one layer. Plain object: parameters live in the `Site` submodules of the attention and the FFN."""
+    """The hooks in one layer. Plain object: parameters live in `Site` submodules of the host's own modules."""
 
     def __init__(self, layer: Layer, controller: Controller) -> None:
         self.layer, self.controller = layer, controller
@@ -65,10 +40,27 @@ class Seam:
         self.unrotated: Tensor | None = None
         self.attended = False
         self.projecting = False
+        self.carries_plan = _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention)
         self.attention_site = Site()
         self.ffn_site = Site()
+        self.residual_site = Site()
+        self.entered: Tensor | None = None
         self.original_config: Any = None
         self.removers: list[Callable[[], None]] = []
+
+    @classmethod
+    def of(cls, layer: Layer, controller: Controller) -> Seam:
+        """The seam of a layer, installed on first use."""
+        found = layer.attention.__dict__.get("_ctxpeft_seam")
+        if found is None:
+            found = cls(layer, controller)
+            found.install()
+        assert isinstance(found, Seam)
+        return found
+
+    def site(self, name: str) -> Site:
+        """Where the modules of a site of the spec are kept."""
+        return {"ffn": self.ffn_site, "residual": self.residual_site}.get(name, self.attention_site)
 
     def install(self) -> None:
         """Register the hooks and the config copy."""
@@ -84,8 +76,9 @@ class Seam:
             attention.register_forward_hook(self._leave_attention),
             layer.unrotated_point().register_forward_hook(self._see_unrotated),
         ]
-        if _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention):
-            hooks.append(layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True))
+        layer.decoder.ctxpeft = self.residual_site
+        hooks.append(layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True))
+        hooks.append(layer.decoder.register_forward_hook(self._leave_layer))
         if layer.ffn is not None:
             layer.ffn.ctxpeft = self.ffn_site
             hooks.append(layer.ffn.register_forward_hook(self._leave_ffn))
@@ -97,21 +90,28 @@ class Seam:
             remover()
         attention: Any = self.layer.attention
         attention.config = self.original_config
-        del attention.ctxpeft
+        del attention.ctxpeft, self.layer.decoder.ctxpeft
         del attention.__dict__["_ctxpeft_seam"]
         if self.layer.ffn is not None:
             del self.layer.ffn.ctxpeft
 
-    def is_empty(self) -> bool:
-        """Whether no adapter has a module here."""
-        return not self.attention_site.adapters and not self.ffn_site.adapters
+    def remove_adapter(self, name: str) -> None:
+        """Forget the modules of one adapter; after the last one the layer is as it was found."""
+        sites = (self.attention_site, self.ffn_site, self.residual_site)
+        for site in sites:
+            if name in site.adapters:
+                del site.adapters[name]
+        if not any(site.adapters for site in sites):
+            self.remove()
 
     # One plan a pass: the layer's caller receives it as a keyword, so gradient checkpointing replays it.
 
     def _enter_layer(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        kwargs.setdefault(PLAN, self.controller.plan())
+        self.entered = args[0] if args else kwargs.get("hidden_states")
+        if self.carries_plan:
+            kwargs.setdefault(PLAN, self.controller.plan())
         return args, kwargs
 
     def _enter_attention(
@@ -160,6 +160,7 @@ class Seam:
             log_mass=log_mass,
             key_count=content.key_count,
             project_kv=self._project_kv,
+            positions=self.plan.positions,
         )
         merged, kept = compose(capture, active)
         if weights is not None and kept is not None:
@@ -200,6 +201,11 @@ class Seam:
     def _leave_ffn(self, module: nn.Module, args: Any, output: Any) -> Any:
         return self._merge(self.ffn_site, "ffn", output, args[0] if args else None)
 
+    def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> Any:
+        merged = self._merge(self.residual_site, "residual", output, self.entered)
+        self.entered = None
+        return merged
+
     def _merge(self, site: Site, name: str, output: Any, hidden: Tensor | None) -> Any:
         """Merge the modules of a one-head site into what its host module returned; None leaves it as it is."""
         if not self.plan.names:
@@ -208,7 +214,11 @@ class Seam:
         active = site.active(self.plan, name, first)
         if not active:
             return None
-        capture = Capture(output=first[:, None], hidden=None if hidden is None else hidden[:, None])
+        capture = Capture(
+            output=first[:, None],
+            hidden=None if hidden is None else hidden[:, None],
+            positions=self.plan.positions,
+        )
         merged = compose(capture, active)[0][:, 0]
         return (merged, *output[1:]) if isinstance(output, tuple) else merged
 

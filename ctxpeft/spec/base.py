@@ -50,6 +50,14 @@ class Domain:
     log: bool = False
 
 
+@dataclass(frozen=True)
+class Later:
+    """Marks a field that came after its class: at its default it stays out of the fingerprint.
+
+    So a variant keeps the fingerprint it had before the field existed, and what was saved under it still loads.
+    """
+
+
 class BlockSpec(Spec):
     """Base of everything that is chosen by `kind`.
 
@@ -72,6 +80,27 @@ class BlockSpec(Spec):
         found["properties"]["kind"].pop("default", None)
         found["required"] = sorted({*found.get("required", ()), "kind"})
         return found
+
+
+def canonical(value: Any) -> Any:
+    """Plain data with every default filled in, save those of fields that came `Later`."""
+    if isinstance(value, BaseModel):
+        out = {
+            name: canonical(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if not (any(isinstance(m, Later) for m in field.metadata) and _at_default(value, name))
+        }
+        return out | {name: canonical(item) for name, item in (value.model_extra or {}).items()}
+    if isinstance(value, dict):
+        return {k: canonical(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(v) for v in value]
+    return value
+
+
+def _at_default(value: BaseModel, name: str) -> bool:
+    default = type(value).model_fields[name].get_default(call_default_factory=True)
+    return bool(compact(getattr(value, name)) == compact(default))
 
 
 def compact(value: Any) -> Any:

@@ -12,7 +12,7 @@ from ctxpeft.spec.registry import Kinds
 if TYPE_CHECKING:
     import torch
 
-Per = Literal["query_head", "kv_head", "layer"]
+Per = Literal["query_head", "kv_head", "layer", "model"]
 Normalizer = Literal["none", "sum", "softmax"]
 
 
@@ -37,7 +37,7 @@ class SiteShape:
     device: torch.device
 
     def groups(self, per: Per) -> int:
-        """How many sets of parameters a block has when it is shared per query head, kv head or layer."""
+        """How many sets of parameters a layer's block has: one a query head, a kv head, a layer or for all layers."""
         return len(set(self.group_of_heads(per)))
 
     def group_of_heads(self, per: Per) -> list[int]:
@@ -47,6 +47,7 @@ class SiteShape:
             "query_head": list(self.heads),
             "kv_head": [h // repeat for h in self.heads],
             "layer": [0] * len(self.heads),
+            "model": [0] * len(self.heads),
         }[per]
         order: dict[int, int] = {}
         return [order.setdefault(g, len(order)) for g in raw]

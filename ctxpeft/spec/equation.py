@@ -164,8 +164,15 @@ def _activated(activation: str, argument: str) -> str:
 
 def _where(module: ModuleSpec) -> str:
     """The site and the scope, where they are not the attention heads of every layer."""
-    parts = {"attention_output": ["after the attention"], "ffn": ["beside the FFN"]}.get(module.site, [])
-    parts += [text for text in (_layers(module.scope), _heads(module.scope)) if text]
+    places = {
+        "attention_output": "after the attention",
+        "ffn": "beside the FFN",
+        "residual": "on the residual stream",
+        "embeddings": "at the embeddings",
+    }
+    tokens = {"prompt": "prompt tokens", "generated": "generated tokens"}.get(module.scope.tokens, "")
+    parts = [places.get(module.site, ""), _layers(module.scope), _heads(module.scope), tokens]
+    parts = [text for text in parts if text]
     return f"   [{', '.join(parts)}]" if parts else ""
 
 

@@ -55,14 +55,44 @@ TABLE: tuple[Row, ...] = (
     Row(
         "sources-of-one-head-sites",
         "query.source",
-        "the sites 'attention_output' and 'ffn' offer the sources 'hidden' and 'output'; queries exist at site "
-        "'head'",
-        lambda m: m.site != "head" and m.query.source in ("rotated", "unrotated"),
+        "the sites 'attention_output', 'ffn' and 'residual' offer the sources 'hidden' and 'output'; queries exist at "
+        "site 'head'",
+        lambda m: m.site not in ("head", "embeddings") and m.query.source in ("rotated", "unrotated"),
+    ),
+    Row(
+        "source-of-embeddings",
+        "query.source",
+        "the site 'embeddings' offers the source 'output': the embedding of the token",
+        lambda m: m.site == "embeddings" and m.query.source != "output",
+    ),
+    Row(
+        "gate-source-of-embeddings",
+        "gate.source",
+        "at site 'embeddings' a gate reads the 'query' or the 'output': there is no hidden state before it",
+        lambda m: m.site == "embeddings" and getattr(m.gate, "source", None) == "hidden",
+    ),
+    Row(
+        "embeddings-need-a-memory",
+        "memory.kind",
+        "the site 'embeddings' adds what a memory reads: memory 'none' has nothing to add",
+        lambda m: m.site == "embeddings" and m.memory.kind == "none",
+    ),
+    Row(
+        "embeddings-add",
+        "merge",
+        "the site 'embeddings' takes merge 'add' only",
+        lambda m: m.site == "embeddings" and m.merge != "add",
+    ),
+    Row(
+        "embeddings-have-no-layers",
+        "scope.layers",
+        "the site 'embeddings' comes before all layers: leave scope.layers at 'all'",
+        lambda m: m.site == "embeddings" and m.scope.layers != "all",
     ),
     Row(
         "heads-of-one-head-sites",
         "scope.heads",
-        "the sites 'attention_output' and 'ffn' have one head: leave scope.heads at 'all'",
+        "the sites other than 'head' have one head: leave scope.heads at 'all'",
         lambda m: m.site != "head" and m.scope.heads != "all",
     ),
     Row(

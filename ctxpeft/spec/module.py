@@ -14,7 +14,7 @@ from ctxpeft.spec.query import QuerySpec
 from ctxpeft.spec.scope import Scope
 
 Merge = Literal["compete", "compete_length", "add", "mix", "scale"]
-Site = Literal["head", "attention_output", "ffn"]
+Site = Literal["head", "attention_output", "ffn", "residual", "embeddings"]
 
 
 class ModuleSpec(Spec):
@@ -53,7 +53,8 @@ class ModuleSpec(Spec):
         if self.merge is None:
             object.__setattr__(self, "merge", "compete" if self.placement == "inside" else "add")
         if self.query.source is None:
-            source = "rotated" if self.site == "head" else "hidden"
+            usual = {"head": "rotated", "residual": "output", "embeddings": "output"}
+            source = usual.get(self.site, "hidden")
             object.__setattr__(self, "query", self.query.model_copy(update={"source": source}))
         for row in TABLE:
             if row.broken(self):

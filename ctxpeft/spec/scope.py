@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ctxpeft.errors import HostError
-from ctxpeft.spec.base import Spec
+from ctxpeft.spec.base import Later, Spec
 
 Index = Annotated[int, Field(ge=0)]
 
@@ -27,10 +27,16 @@ class LayerRange(Spec):
 
 
 class Scope(Spec):
-    """Layers and query heads that carry the module; the others are left as they are and get no parameters."""
+    """Layers and query heads that carry the module (the others are left as they are and get no parameters), and the
+    tokens it acts on.
+
+    tokens: `prompt` or `generated`, told apart by the labels in training (-100 is prompt), by the cache in `generate`
+    (what is processed on a cache that holds tokens is generated), or by `ctxpeft.segments`.
+    """
 
     layers: Literal["all"] | LayerRange | Annotated[list[Index], Field(min_length=1)] = "all"
     heads: Literal["all"] | Annotated[list[Index], Field(min_length=1)] = "all"
+    tokens: Annotated[Literal["all", "prompt", "generated"], Later()] = "all"
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Scope:

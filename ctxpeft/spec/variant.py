@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from ctxpeft.spec.base import NAME, Domain, Spec, compact
+from ctxpeft.spec.base import NAME, Domain, Spec, canonical, compact
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.peft import PeftSpec
 from ctxpeft.spec.yaml_lines import dump_yaml
@@ -76,7 +76,7 @@ class Variant(Spec):
 
     def fingerprint(self) -> str:
         """SHA-256 of canonical JSON: defaults filled, descriptive fields left out, module order kept."""
-        data = self.model_dump(mode="json", exclude=set(DESCRIPTIVE))
+        data = {key: value for key, value in canonical(self).items() if key not in DESCRIPTIVE}
         for module in data["modules"]:
             _one_head_site_canonical(module)
         text = json.dumps(_numbers(data), sort_keys=True, separators=(",", ":"))

@@ -32,7 +32,7 @@ class MemoryConformance:
         x = built.query(heads.capture())
         if phi is not None:
             x = built.phi_grouping.unfold(phi(built.phi_grouping.fold(x)), x.shape[2])
-        read: Read = built.memory(built.grouping.fold(x), phi, None)
+        read: Read = built.memory(built.grouping.fold(x), phi, heads.capture())
         return built, read
 
     def test_shapes(self) -> None:

@@ -26,6 +26,7 @@ except ImportError as error:
     raise ImportError("ctxpeft.testing.strategies needs hypothesis: pip install hypothesis") from error
 
 ONE_HEAD_SOURCES = ("hidden", "output")
+SITES = ("head", "attention_output", "ffn", "residual", "embeddings")
 HEAD_SOURCES = ("rotated", "unrotated", "hidden", "output")
 
 
@@ -54,15 +55,16 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
     head_only = bool(getattr(parameterization, "head_site_only", False))
     if getattr(parameterization, "per_kv_head_only", False):
         memory = memory.model_copy(update={"per": "kv_head"})
-    site = "head" if head_only else draw(st.sampled_from(["head", "attention_output", "ffn"]))
+    site = "head" if head_only else draw(st.sampled_from(SITES))
+    if site == "embeddings" and memory.kind == "none":
+        site = "residual"
     competes = site == "head" and memory.mass() != "never"
     inside = competes and draw(st.booleans())
     feature_map = draw(_feature_maps(memory, inside))
-    merge = draw(st.sampled_from(_merges(memory, inside)))
+    merge = "add" if site == "embeddings" else draw(st.sampled_from(_merges(memory, inside)))
     shares_keys = memory.kind == "slots" and feature_map is not None and feature_map.learned
-    per = st.sampled_from(["query_head", "kv_head", "layer"])
-    allowed = HEAD_SOURCES[:2] if head_only else HEAD_SOURCES if site == "head" else ONE_HEAD_SOURCES
-    sources = st.sampled_from([None, *allowed])
+    per = st.sampled_from(["query_head", "kv_head", "layer", "model"])
+    sources = st.sampled_from([None, *_sources(site, head_only)])
     return ModuleSpec.model_validate(
         {
             "placement": "inside" if inside else "outside",
@@ -86,6 +88,14 @@ def variants() -> st.SearchStrategy[Variant]:
     text = st.text(max_size=20)
     lists = st.lists(modules(), min_size=1, max_size=3)
     return st.builds(Variant, name=names, title=text, source=text, differs=text, modules=lists)
+
+
+def _sources(site: str, head_only: bool) -> tuple[str, ...]:
+    if site == "embeddings":
+        return ("output",)
+    if site != "head":
+        return ONE_HEAD_SOURCES
+    return HEAD_SOURCES[:2] if head_only else HEAD_SOURCES
 
 
 @cache
@@ -119,7 +129,9 @@ def _gates(draw: st.DrawFn, inside: bool, merge: str, site: str) -> GateSpec:
     gate: GateSpec = draw(blocks("gate"))
     assume(not (merge in ("mix", "scale") and gate.kind == "none"))
     assume(not (inside and gate.per_channel()))
-    assume(not (site != "head" and getattr(gate, "source", None) == "log_mass"))
+    unseen = {"head": (), "embeddings": ("log_mass", "hidden")}.get(site, ("log_mass",))
+    if getattr(gate, "source", None) in unseen:
+        gate = gate.model_copy(update={"source": "output"})
     on_mass = inside and gate.is_positive() and draw(st.booleans())
     return gate.model_copy(update={"on": "mass" if on_mass else "weight"})
 
@@ -133,7 +145,10 @@ _RANGES = st.builds(
 @cache
 def _scopes(site: str) -> st.SearchStrategy[Scope]:
     heads = st.one_of(st.just("all"), _INDICES) if site == "head" else st.just("all")
-    return st.builds(Scope, layers=st.one_of(st.just("all"), _INDICES, _RANGES), heads=heads)
+    layers = st.just("all") if site == "embeddings" else st.one_of(st.just("all"), _INDICES, _RANGES)
+    return st.builds(
+        Scope, layers=layers, heads=heads, tokens=st.sampled_from(["all", "prompt", "generated"])
+    )
 
 
 @cache

@@ -66,3 +66,29 @@ VARIANTS = {
     "parallel-adapter-ffn": "parallel-adapter-ffn",
     "mixed": MIXED,
 }
+WIDE = {
+    "name": "wide",
+    "modules": [
+        {
+            "placement": "outside",
+            "site": "embeddings",
+            "feature_map": {"kind": "projection", "width": 4},
+            "phi_per": "layer",
+            "memory": {"kind": "matrix", "per": "layer"},
+            "gate": {"kind": "token", "source": "output"},
+        },
+        {
+            "placement": "outside",
+            "site": "residual",
+            "feature_map": {"kind": "projection", "width": 3},
+            "phi_per": "model",
+            "memory": {"kind": "matrix", "per": "model"},
+            "gate": {"kind": "token", "source": "hidden"},
+        },
+        {
+            "placement": "inside",
+            "memory": {"kind": "slots", "count": 3, "per": "model", "init": {"kind": "normal", "std": 0.5}},
+        },
+    ],
+}
+VARIANTS["wide"] = WIDE

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ctxpeft.blocks.capture import ProjectKV, Read
+from ctxpeft.blocks.capture import Capture, Read
 
 Phi = Callable[[Tensor], Tensor]
 
@@ -16,8 +16,11 @@ class MemoryModule(nn.Module, ABC):
     """Answers folded queries (B, G, N, w); N runs over the heads that share a parameter set and the tokens."""
 
     @abstractmethod
-    def forward(self, x: Tensor, phi: Phi | None, project_kv: ProjectKV | None) -> Read:
-        """x is phi(q') where the memory is read through a feature map, else q'. Folded shapes in, folded shapes out."""
+    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
+        """x is phi(q') where the memory is read through a feature map, else q'. Folded shapes in, folded shapes out.
+
+        `capture` is what the site shows beside the query; most memories do not look at it.
+        """
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over."""

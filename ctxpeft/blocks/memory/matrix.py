@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctxpeft.blocks.capture import ProjectKV, Read
+from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Per, SiteShape
@@ -79,7 +79,7 @@ class MatrixMemory(MemoryModule):
         spec.init.fill_(self.matrix.data)
         self.zeta = nn.Parameter(torch.zeros(groups, width)) if needs_mass else None
 
-    def forward(self, x: Tensor, phi: Phi | None, project_kv: ProjectKV | None) -> Read:
+    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         if self.form == "diagonal":
             n = x * self.matrix[:, None]
         else:

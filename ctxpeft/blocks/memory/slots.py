@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctxpeft.blocks.capture import ProjectKV, Read
+from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Parameterization, Per, SiteShape
@@ -67,8 +67,8 @@ class SlotMemory(MemoryModule):
             shape, spec.count, shape.groups(spec.per), spec.init, spec.value_init or spec.init
         )
 
-    def forward(self, x: Tensor, phi: Phi | None, project_kv: ProjectKV | None) -> Read:
-        key, value = self.slots(project_kv)
+    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
+        key, value = self.slots(capture)
         if self.score == "kernel":
             assert phi is not None
             key = phi(key)

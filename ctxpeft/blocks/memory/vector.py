@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.capture import ProjectKV, Read
+from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Per, SiteShape
@@ -52,7 +52,7 @@ class VectorMemory(MemoryModule):
         spec.init.fill_(self.vector.data)
         self.log_mass = nn.Parameter(torch.full((groups,), spec.log_mass)) if needs_mass else None
 
-    def forward(self, x: Tensor, phi: Phi | None, project_kv: ProjectKV | None) -> Read:
+    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         batch, groups, count, _ = x.shape
         n = self.vector[None, :, None].expand(batch, groups, count, -1)
         if self.log_mass is None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.blocks.capture import ProjectKV
+from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
 
 
@@ -36,7 +36,7 @@ class DirectSlots(nn.Module):
         key_init.fill_(self.key.data)
         value_init.fill_(self.value.data)
 
-    def forward(self, project_kv: ProjectKV | None) -> tuple[Tensor, Tensor]:
+    def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         return self.key, self.value
 
     def deployed_parameters(self) -> int:

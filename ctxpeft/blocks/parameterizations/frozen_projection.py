@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.blocks.capture import ProjectKV
+from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
 
 
@@ -37,9 +37,9 @@ class ProjectedSlots(nn.Module):
         self.prompt = nn.Parameter(torch.empty(count, shape.hidden_width))
         init.fill_(self.prompt.data)
 
-    def forward(self, project_kv: ProjectKV | None) -> tuple[Tensor, Tensor]:
-        assert project_kv is not None
-        key, value = project_kv(self.prompt)
+    def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
+        assert capture.project_kv is not None
+        key, value = capture.project_kv(self.prompt)
         if self.kv_heads is not None:
             key, value = key[self.kv_heads], value[self.kv_heads]
         return key.to(self.prompt.dtype), value.to(self.prompt.dtype)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.capture import ProjectKV
+from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
 
@@ -50,7 +50,7 @@ class MlpSlots(nn.Module):
         if value_init.is_zero():
             self.weight_2.data[:, groups * self.key_width :] = 0
 
-    def forward(self, project_kv: ProjectKV | None) -> tuple[Tensor, Tensor]:
+    def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         hidden = torch.tanh(self.embedding @ self.weight_1 + self.bias_1)
         both = hidden @ self.weight_2 + self.bias_2
         split = self.groups * self.key_width

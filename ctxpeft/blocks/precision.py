@@ -1,0 +1,21 @@
+"""Modules whose parameters stay in fp32 whatever the host is cast to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class FullPrecision(nn.Module):
+    """Moves follow the host; casts below fp32 (`.half()`, `.to(torch.bfloat16)`) do not."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FullPrecision:
+        def keep_precision(t: Tensor) -> Tensor:
+            moved = fn(t)
+            lowered = moved.is_floating_point() and torch.finfo(moved.dtype).bits < 32
+            return t.to(moved.device) if lowered else moved
+
+        super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
+        return self

@@ -1,0 +1,91 @@
+"""What an adapter keeps at the model as a whole: the facts of each pass, the embeddings site, blocks of all layers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ctxpeft.blocks.capture import Capture
+from ctxpeft.blocks.compose import compose
+from ctxpeft.errors import HostError
+from ctxpeft.hosts.controller import Controller
+from ctxpeft.hosts.passes import Pass
+from ctxpeft.hosts.site import Site
+
+ATTRIBUTE = "_ctxpeft_root"
+
+
+class Root:
+    """The hooks on the model and on its token embedding. Parameters live in `Site` submodules of the two."""
+
+    def __init__(self, model: nn.Module, controller: Controller) -> None:
+        self.model, self.controller = model, controller
+        self.names = list(inspect.signature(model.forward).parameters)
+        self.embedding: nn.Module | None = None
+        self.embedding_site = Site()
+        self.shared = Site()
+        self.removers: list[Callable[[], None]] = [
+            model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
+            model.register_forward_hook(self._end, always_call=True).remove,
+        ]
+
+    @classmethod
+    def of(cls, model: nn.Module, controller: Controller) -> Root:
+        """The root of a model, installed on first use."""
+        found = model.__dict__.get(ATTRIBUTE)
+        if found is None:
+            found = model.__dict__[ATTRIBUTE] = cls(model, controller)
+        assert isinstance(found, Root)
+        return found
+
+    def serve_embeddings(self) -> Site:
+        """The site at the token embedding. Raises HostError for a model without one."""
+        if self.embedding is None:
+            getter = getattr(self.model, "get_input_embeddings", None)
+            embedding = getter() if callable(getter) else None
+            if not isinstance(embedding, nn.Module):
+                raise HostError("this model has no token embedding to stand at (site 'embeddings')")
+            self.embedding = embedding
+            embedding.ctxpeft = self.embedding_site
+            self.removers.append(embedding.register_forward_hook(self._leave_embedding).remove)
+        return self.embedding_site
+
+    def serve_shared(self) -> Site:
+        """Where blocks of `per: model` live: once, at the model itself."""
+        if "ctxpeft" not in self.model._modules:
+            self.model.ctxpeft = self.shared
+        return self.shared
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget the blocks of one adapter."""
+        for site in (self.embedding_site, self.shared):
+            if name in site.adapters:
+                del site.adapters[name]
+        if not self.shared.adapters and "ctxpeft" in self.model._modules:
+            del self.model.ctxpeft
+
+    def remove(self) -> None:
+        """Leave the model as it was found."""
+        for remover in self.removers:
+            remover()
+        if self.embedding is not None:
+            del self.embedding.ctxpeft
+        self.model.__dict__.pop(ATTRIBUTE, None)
+
+    def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        self.controller.passes.append(Pass.of(given, self.controller.segments))
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.controller.passes.pop()
+
+    def _leave_embedding(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        plan = self.controller.plan()
+        active = self.embedding_site.active(plan, "embeddings", output)
+        if not active:
+            return None
+        capture = Capture(output=output[:, None], positions=plan.positions)
+        return compose(capture, active)[0][:, 0]
