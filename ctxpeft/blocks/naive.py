@@ -105,3 +105,42 @@ def length_compensated(
         rho = torch.sigmoid(torch.logsumexp(score, 0) + torch.log(count[i]) + bias - log_mass[i])
         rows.append((1 - rho) * o[i] + rho * (torch.softmax(score, 0) @ slot_v))
     return torch.stack(rows)
+
+
+def norga_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor,
+    a: float,
+    slot_k: Tensor,
+    slot_v: Tensor,
+    alpha: Tensor,
+    tau: Tensor,
+) -> Tensor:
+    """One softmax over slots of score s + alpha tanh(tau s), s = a q_i k_j, and the content; arXiv:2405.14124."""
+    rows = []
+    for i in range(len(q)):
+        s = a * slot_k @ q[i]
+        weights = torch.softmax(torch.cat([s + alpha * torch.tanh(tau * s), a * k[visible[i]] @ q[i]]), 0)
+        rows.append(weights @ torch.cat([slot_v, v[visible[i]]]))
+    return torch.stack(rows)
+
+
+def adaptive_prefix(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor,
+    a: float,
+    slot_k: Tensor,
+    slot_v: Tensor,
+    gates: Tensor,
+) -> Tensor:
+    """Query i attends to slots (g_ij k_j, g_ij v_j) and the content in one softmax; gates (T, P). arXiv:2305.15212."""
+    rows = []
+    for i in range(len(q)):
+        keys = torch.cat([gates[i][:, None] * slot_k, k[visible[i]]])
+        values = torch.cat([gates[i][:, None] * slot_v, v[visible[i]]])
+        rows.append(torch.softmax(a * keys @ q[i], 0) @ values)
+    return torch.stack(rows)

@@ -95,6 +95,10 @@ class ParameterizationSpec(BlockSpec):
     per_kv_head_only: ClassVar[bool] = False
     head_site_only: ClassVar[bool] = False
 
+    def zero_values_at_init(self, value_init: InitSpec) -> bool:
+        """Whether the slot values start at exactly zero: a zero value init reaches the values themselves."""
+        return value_init.is_zero()
+
     @abstractmethod
     def build(
         self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec

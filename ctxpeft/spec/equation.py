@@ -86,7 +86,10 @@ def _read(module: ModuleSpec) -> str:
 def _normalised(module: ModuleSpec, numerator: str, mass: str) -> str:
     """The read divided by its mass."""
     kind = module.memory.kind
-    if kind == "slots" and getattr(module.memory, "score", "softmax") == "softmax":
+    plain = getattr(module.memory, "score", "softmax") == "softmax" and not getattr(
+        module.memory, "gated", False
+    )
+    if kind == "slots" and plain:
         return f"softmax({_query(module.query)} Kᵀ/√d) V"
     return "b" if kind == "vector" else f"({numerator}) / ({mass})"
 
@@ -105,9 +108,17 @@ def _numerator_and_mass(module: ModuleSpec) -> tuple[str, str]:
             return f"{phi}ᵀ {keys}ᵀ V", f"Σⱼ {phi}ᵀ {_phi(module.feature_map, 'kⱼ')}"
         if score == "relu":
             return f"relu({query} Kᵀ/√d) V", ""
+        if score == "norga":
+            return "Σⱼ exp(sⱼ + α tanh(τ sⱼ)) vⱼ", "Σⱼ exp(sⱼ + α tanh(τ sⱼ))"
+        if getattr(memory, "gated", False):
+            return f"Σⱼ exp(aⱼ {query}ᵀkⱼ/√d) aⱼ vⱼ", f"Σⱼ exp(aⱼ {query}ᵀkⱼ/√d)"
         return f"{score}({query} Kᵀ/√d) V", f"Σⱼ exp({query}ᵀ kⱼ/√d)"
     if memory.kind == "vector":
         return "b", "e^ζ"
+    if memory.kind == "positions":
+        return "A[t] B", ""
+    if memory.kind == "edit":
+        return f"Rᵀ(W {query} + b − R {query})", ""
     return f"{memory.kind}({query})", f"mass({query})"
 
 

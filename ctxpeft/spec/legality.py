@@ -195,6 +195,18 @@ TABLE: tuple[Row, ...] = (
         ),
     ),
     Row(
+        "slot-gates-see-a-hidden-state",
+        "memory.gated",
+        "slot gates read the hidden state, and at site 'embeddings' there is none before it",
+        lambda m: m.site == "embeddings" and bool(getattr(m.memory, "gated", False)),
+    ),
+    Row(
+        "slot-gates-scale-a-softmax-score",
+        "memory.gated",
+        "slot gates go with the scores 'softmax' and 'norga'",
+        lambda m: bool(getattr(m.memory, "gated", False)) and m.memory.mass() != "always",
+    ),
+    Row(
         "log-mass-gate-at-head",
         "gate.source",
         "a gate that reads the content log-mass needs a softmax: it exists at site 'head'",

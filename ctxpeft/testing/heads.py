@@ -118,6 +118,7 @@ class Heads:
             unrotated=self.unrotated,
             log_mass=lambda: mass,
             key_count=lambda: self.visible.sum(-1)[:, None],
+            positions=lambda: torch.arange(self.query.shape[2])[None],
         )
 
     def composed(self, *modules: ContextModule) -> Tensor:

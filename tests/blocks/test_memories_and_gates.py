@@ -56,6 +56,27 @@ MEMORIES = {
         "placement": "inside",
         "memory": {**SLOTS, "parameterization": {"kind": "mlp", "embedding": 4, "hidden": 5}},
     },
+    "slots-norga": {"placement": "inside", "memory": {**SLOTS, "score": "norga"}},
+    "slots-gated": {"placement": "inside", "memory": {**SLOTS, "gated": True}},
+    "slots-frozen": {"placement": "outside", "memory": {**SLOTS, "frozen": 1}},
+    "slots-low-rank": {
+        "placement": "inside",
+        "memory": {**SLOTS, "parameterization": {"kind": "low_rank", "rank": 2}},
+    },
+    "slots-shared-kv": {
+        "placement": "inside",
+        "memory": {**SLOTS, "parameterization": {"kind": "shared_kv", "embedding": 5}},
+    },
+    "slots-shared-kv-zero-values": {
+        "placement": "outside",
+        "memory": {**SLOTS, "parameterization": {"kind": "shared_kv"}, "value_init": {"kind": "zeros"}},
+    },
+    "edit": {"placement": "outside", "memory": {"kind": "edit", "rank": 2}},
+    "edit-per-query-head": {
+        "placement": "outside",
+        "memory": {"kind": "edit", "rank": 3, "per": "query_head"},
+    },
+    "positions": {"placement": "outside", "memory": {"kind": "positions", "length": 3, "rank": 2}},
     "vector": {"placement": "outside", "memory": {"kind": "vector"}},
     "vector-inside": {
         "placement": "inside",

@@ -61,6 +61,15 @@ BROKEN: dict[str, dict[str, Any]] = {
         "memory": FROZEN,
         "query": {"source": "output"},
     },
+    "slot-gates-see-a-hidden-state": {
+        "placement": "outside",
+        "site": "embeddings",
+        "memory": {"kind": "slots", "gated": True},
+    },
+    "slot-gates-scale-a-softmax-score": {
+        "placement": "outside",
+        "memory": {"kind": "slots", "gated": True, "score": "relu"},
+    },
     "log-mass-gate-at-head": {**OUTSIDE, "site": "ffn", "gate": {"kind": "token", "source": "log_mass"}},
     "frozen-projection-per-kv-head": {"placement": "inside", "memory": {**FROZEN, "per": "layer"}},
     "learned-kernel-shares-its-slots": {

@@ -42,7 +42,10 @@ CASES: list[tuple[Any, str]] = [
         slots(parameterization={"kind": "mlp", "hiden": 3}),
         "modules[0].memory.parameterization.hiden: unknown key 'hiden'; did you mean 'hidden'?",
     ),
-    (module(memory={}), "modules[0].memory: missing 'kind'; valid names: matrix, none, slots, vector"),
+    (
+        module(memory={}),
+        "modules[0].memory: missing 'kind'; valid names: edit, matrix, none, positions, slots, vector",
+    ),
     (module(memory="slots"), "modules[0].memory: expected a mapping such as {kind: slots}"),
     (module(memory=None), "modules[0].memory: expected a mapping with a 'kind', found nothing"),
     (module(placement="insde"), "modules[0].placement: 'insde' is not valid here; did you mean 'inside'?"),

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
+from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Per, SiteShape
 
@@ -66,8 +67,6 @@ class MatrixMemory(MemoryModule):
             self.matrix = nn.Parameter(torch.empty(groups, width, shape.value_width))
         elif spec.form == "diagonal":
             if width != shape.value_width:
-                from ctxpeft.errors import HostError
-
                 raise HostError(
                     f"memory.form 'diagonal' needs phi as wide as the value: {width} is not {shape.value_width}"
                 )

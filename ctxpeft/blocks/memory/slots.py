@@ -11,44 +11,58 @@ from torch.nn import functional
 
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
-from ctxpeft.spec.base import Domain
+from ctxpeft.blocks.memory.slot_gates import SlotGates
+from ctxpeft.blocks.parameterizations.frozen import FrozenFirst
+from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Parameterization, Per, SiteShape
+
+Mass = Literal["always", "positive_map", "never"]
+MASS: dict[str, Mass] = {"softmax": "always", "norga": "always", "kernel": "positive_map", "relu": "never"}
+NORMALIZERS: dict[str, tuple[Normalizer, ...]] = {
+    "softmax": ("softmax",),
+    "norga": ("softmax",),
+    "kernel": ("none", "sum"),
+    "relu": ("none",),
+}
 
 
 class Slots(MemorySpec):
-    """P pairs (k_j, v_j), asked by q' with one of three scores.
+    """P pairs (k_j, v_j), asked by q' with one of four scores.
 
     softmax: n = sum_j e^{s_j} v_j, m = sum_j e^{s_j}, s_j = scaling q'^T k_j with the host's own scaling and softcap.
+    norga: the same with s_j + alpha tanh(tau s_j) for s_j, alpha and tau learned and 1 at the start (NoRGa).
     kernel: the same with phi(q')^T phi(k_j) for e^{s_j}. relu: n = sum_j relu(scaling q'^T k_j) v_j, no mass.
-    init fills keys and values; value_init, where given, the values.
+    init fills keys and values; value_init, where given, the values. frozen: so many more slots
+    come first and stay as they began (1 keeps an attention sink, Cartridges). gated: every query token scales each slot by its own gate
+    a_j = lambda sigmoid(w_j^T x + c_j) read from the hidden state x, keys and values alike (APT).
     """
 
-    cites: ClassVar[str] = "Prefix-Tuning, arXiv:2101.00190; parallel view, arXiv:2110.04366"
+    cites: ClassVar[str] = (
+        "Prefix-Tuning, arXiv:2101.00190; parallel view, arXiv:2110.04366; NoRGa, arXiv:2405.14124; "
+        "APT, arXiv:2305.15212"
+    )
     equation: ClassVar[str] = "n = Σⱼ e^{sⱼ} vⱼ, m = Σⱼ e^{sⱼ}, sⱼ = qᵀkⱼ/√d"
     kind: Literal["slots"] = "slots"
     count: Annotated[int, Field(ge=1, le=65536), Domain(1, 256, log=True)] = 32
-    score: Literal["softmax", "kernel", "relu"] = "softmax"
+    score: Literal["softmax", "norga", "kernel", "relu"] = "softmax"
     per: Per = "kv_head"
     parameterization: Parameterization = Field(default_factory=lambda: {"kind": "direct"})  # type: ignore[assignment]
     init: Init = Field(default_factory=lambda: {"kind": "normal"})  # type: ignore[assignment]
     value_init: Init | None = None
+    frozen: Annotated[int, Field(ge=0), Domain(0, 1), Later()] = 0
+    gated: Annotated[bool, Later()] = False
 
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "required" if self.score == "kernel" else "forbidden"
 
-    def mass(self) -> Literal["always", "positive_map", "never"]:
-        by_score: dict[str, Literal["always", "positive_map", "never"]]
-        by_score = {"softmax": "always", "kernel": "positive_map", "relu": "never"}
-        return by_score[self.score]
+    def mass(self) -> Mass:
+        return MASS[self.score]
 
     def normalizers(self) -> tuple[Normalizer, ...]:
-        by_score: dict[str, tuple[Normalizer, ...]]
-        by_score = {"softmax": ("softmax",), "kernel": ("none", "sum"), "relu": ("none",)}
-        return by_score[self.score]
+        return NORMALIZERS[self.score]
 
     def zero_read_at_init(self) -> bool:
-        values = self.value_init or self.init
-        return values.is_zero() and self.parameterization.kind == "direct"
+        return self.parameterization.zero_values_at_init(self.value_init or self.init)
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
@@ -63,30 +77,44 @@ class SlotMemory(MemoryModule):
         super().__init__()
         self.score, self.scaling, self.needs_mass = spec.score, shape.scaling, needs_mass
         self.softcap = shape.softcap
-        self.slots = spec.parameterization.build(
-            shape, spec.count, shape.groups(spec.per), spec.init, spec.value_init or spec.init
-        )
+        inits = spec.init, spec.value_init or spec.init
+        groups = shape.groups(spec.per)
+        trained = spec.parameterization.build(shape, spec.count, groups, *inits)
+        self.slots = FrozenFirst(trained, shape, spec.frozen, groups, *inits) if spec.frozen else trained
+        self.gates = SlotGates(spec.count + spec.frozen, shape) if spec.gated else None
+        if spec.score == "norga":
+            self.alpha = nn.Parameter(torch.ones(1))
+            self.tau = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         key, value = self.slots(capture)
         if self.score == "kernel":
             assert phi is not None
-            key = phi(key)
-            weight = torch.einsum("bgnw,gpw->bgnp", x, key.expand(x.shape[1], -1, -1))
-            n = torch.einsum("bgnp,gpv->bgnv", weight, value)
-            if not self.needs_mass:
-                return Read(n)
-            m = weight.sum(-1)
-            return Read(n, m, torch.zeros_like(m))
+            return self._by_kernel(x, phi(key), value)
         score = torch.einsum("bgnd,gpd->bgnp", x, key) * self.scaling
         if self.score == "relu":
             return Read(torch.einsum("bgnp,gpv->bgnv", functional.relu(score), value))
+        gate = None if self.gates is None else self.gates(capture, score)
+        if gate is not None:
+            score = gate * score
         if self.softcap is not None:
             score = torch.tanh(score / self.softcap) * self.softcap
+        if self.score == "norga":
+            score = score + self.alpha * torch.tanh(self.tau * score)
         c = score.detach().amax(-1)
         weight = torch.exp(score - c[..., None])
-        return Read(torch.einsum("bgnp,gpv->bgnv", weight, value), weight.sum(-1), c)
+        read = weight if gate is None else weight * gate
+        return Read(torch.einsum("bgnp,gpv->bgnv", read, value), weight.sum(-1), c)
+
+    def _by_kernel(self, x: Tensor, key: Tensor, value: Tensor) -> Read:
+        weight = torch.einsum("bgnw,gpw->bgnp", x, key.expand(x.shape[1], -1, -1))
+        n = torch.einsum("bgnp,gpv->bgnv", weight, value)
+        if not self.needs_mass:
+            return Read(n)
+        m = weight.sum(-1)
+        return Read(n, m, torch.zeros_like(m))
 
     def deployed_parameters(self) -> int:
-        count: int = self.slots.deployed_parameters()  # type: ignore[operator]
-        return count
+        slots: int = self.slots.deployed_parameters()  # type: ignore[operator]
+        beside = sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in self.slots.parameters())
+        return slots + beside

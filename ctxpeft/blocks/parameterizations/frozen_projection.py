@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
+from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
 
 
 class FrozenProjection(ParameterizationSpec):
-    """K = W_K E, V = W_V E with E (P, D) in the space of hidden states; no rotary embedding on K."""
+    """K = W_K E, V = W_V E with E (P, D) in the space of hidden states; no rotary embedding on K.
 
-    cites: ClassVar[str] = "LLaMA-Adapter, arXiv:2303.16199"
+    hidden: where given, the prompts are non-linear, E + W_2 relu(W_1 E + b_1) + b_2 with so many hidden units, W_2 and
+    b_2 starting at 0 (arXiv:2502.03029 proves non-linear prompts easier to estimate).
+    """
+
+    cites: ClassVar[str] = "LLaMA-Adapter, arXiv:2303.16199; zero-initialized attention, arXiv:2502.03029"
     equation: ClassVar[str] = "K = W_K E, V = W_V E"
     per_kv_head_only: ClassVar[bool] = True
     head_site_only: ClassVar[bool] = True
     kind: Literal["frozen_projection"] = "frozen_projection"
+    hidden: Annotated[Annotated[int, Field(ge=1), Domain(4, 256, log=True)] | None, Later()] = None
+
+    def zero_values_at_init(self, value_init: InitSpec) -> bool:
+        return False
 
     def build(
         self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
     ) -> nn.Module:
-        return ProjectedSlots(shape, count, key_init)
+        return ProjectedSlots(shape, count, key_init, self.hidden)
 
 
 class ProjectedSlots(nn.Module):
     """E (P, D) -> K (Hkv, P, d), V (Hkv, P, dv) through the host; only the kv heads in scope are kept."""
 
-    def __init__(self, shape: SiteShape, count: int, init: InitSpec) -> None:
+    def __init__(self, shape: SiteShape, count: int, init: InitSpec, hidden: int | None) -> None:
         super().__init__()
         repeat = shape.query_heads // shape.kv_heads
         used = sorted({h // repeat for h in shape.heads})
         self.kv_heads = None if len(used) == shape.kv_heads else used
         self.prompt = nn.Parameter(torch.empty(count, shape.hidden_width))
         init.fill_(self.prompt.data)
+        self.mlp: nn.Sequential | None = None
+        if hidden is not None:
+            last = nn.Linear(hidden, shape.hidden_width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.mlp = nn.Sequential(nn.Linear(shape.hidden_width, hidden), nn.ReLU(), last)
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         assert capture.project_kv is not None
-        key, value = capture.project_kv(self.prompt)
+        prompt = self.prompt if self.mlp is None else self.prompt + self.mlp(self.prompt)
+        key, value = capture.project_kv(prompt)
         if self.kv_heads is not None:
             key, value = key[self.kv_heads], value[self.kv_heads]
         return key.to(self.prompt.dtype), value.to(self.prompt.dtype)
