@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctxpeft.adapters.layout import FORMAT, VARIANT, WEIGHTS
 from ctxpeft.errors import AdapterError, SpecError, did_you_mean
-from ctxpeft.hosts.attach import attach
+from ctxpeft.hosts.attach import place
 from ctxpeft.hosts.handle import BaseHandle
 from ctxpeft.spec.load import variant_from_file
 from ctxpeft.spec.variant import Variant
@@ -31,7 +31,7 @@ def load(
     """
     folder = _folder(os.fspath(directory_or_hub_id))
     variant, tensors = read_adapter(folder)
-    handle = attach(model, variant, name=name, seed=0)
+    handle = place(model, variant, name, seed=0)
     try:
         _fill(handle, tensors, folder)
     except AdapterError:

@@ -25,6 +25,9 @@ class ContextModule(FullPrecision):
         self.spec = spec
         self.dtype = compute_dtype(shape.dtype)
         self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
+        repeat = shape.query_heads // shape.kv_heads
+        self.kv_head_of_head = [h // repeat for h in shape.heads]
+        self.scaling, self.softcap = shape.scaling, shape.softcap
         every = shape.heads == tuple(range(shape.query_heads))
         self.register_buffer(
             "heads", None if every else torch.tensor(shape.heads, device=shape.device), persistent=False

@@ -21,6 +21,7 @@ class Grouping(nn.Module):
     def __init__(self, shape: SiteShape, per: Per) -> None:
         super().__init__()
         groups = shape.group_of_heads(per)
+        self.group_of_head = groups
         self.groups = len(set(groups))
         self.heads = len(groups)
         counts = {groups.count(g) for g in set(groups)}

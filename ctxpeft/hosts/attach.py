@@ -13,6 +13,7 @@ from torch import nn
 from ctxpeft.blocks.shared import SharedBlocks
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.build import build
+from ctxpeft.hosts.compile import compile_inits
 from ctxpeft.hosts.controller import Controller, controller_of
 from ctxpeft.hosts.discover import discover
 from ctxpeft.hosts.freeze import freeze, remember
@@ -30,15 +31,34 @@ def attach(
     variant: str | os.PathLike[str] | Mapping[str, Any] | Variant,
     name: str = "default",
     seed: int | None = None,
+    tokenizer: Any = None,
 ) -> BaseHandle:
     """Attach a variant to a transformers model, in place; the model keeps its class and its base is frozen.
 
     The adapter becomes active beside those already attached (`ctxpeft.activate` chooses). With a seed, the
-    initialisation does not depend on the global random state and leaves it alone.
+    initialisation does not depend on the global random state and leaves it alone. `tokenizer` is asked where a memory
+    begins from a text; left out, the one that lies beside the model's weights.
 
     Raises SpecError for what is not a variant; HostError for a model that cannot host it, an adapter name that is
     taken or not made of letters, digits, `-` and `_`. On any error the model is left as it was.
     """
+    handle = place(model, variant, name, seed)
+    if isinstance(handle, Handle):
+        try:
+            compile_inits(model, controller_of(model), handle.variant, handle.built, tokenizer)
+        except BaseException:
+            handle.detach()
+            raise
+    return handle
+
+
+def place(
+    model: nn.Module,
+    variant: str | os.PathLike[str] | Mapping[str, Any] | Variant,
+    name: str,
+    seed: int | None,
+) -> BaseHandle:
+    """`attach` without what a text decides: for an adapter whose parameters are about to be read from a file."""
     variant = load_variant(variant)
     if not ADAPTER_NAME.match(name):
         raise HostError(f"'{name}' is not an adapter name: use letters, digits, '-' and '_'")
@@ -58,15 +78,15 @@ def attach(
     controller = controller_of(model, create=True)
     root = Root.of(model, controller)
     seams: dict[int, Seam] = {}
-    for _, place, layer, module in built:
+    for _, index, layer, module in built:
         module.train(model.training)
         if isinstance(module, SharedBlocks):
-            root.serve_shared().add(name, str(place), module)
+            root.serve_shared().add(name, str(index), module)
         elif layer is None:
-            root.serve_embeddings().add(name, str(place), module)
+            root.serve_embeddings().add(name, str(index), module)
         else:
             seam = seams.setdefault(layer, Seam.of(layers[layer], controller))
-            seam.site(module.spec.site).add(name, str(place), module)
+            seam.site(module.spec.site).add(name, str(index), module)
     handle = Handle(model, variant, name, built, list(seams.values()), root)
     freeze(model)
     controller.handles[name] = handle

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ctxpeft.errors import HostError, did_you_mean
 
 if TYPE_CHECKING:
+    from ctxpeft.blocks.states import TextStates
     from ctxpeft.hosts.handle import BaseHandle
     from ctxpeft.hosts.passes import Pass
 
@@ -69,6 +70,7 @@ class Controller:
         self.routed: tuple[str | None, ...] | None = None
         self.segments: Tensor | None = None
         self.passes: list[Pass] = []
+        self.recording: dict[int, TextStates] | None = None
 
     def plan(self) -> Plan:
         """What a forward pass that runs now will do."""
@@ -83,6 +85,19 @@ class Controller:
         for name in names:
             if name is not None and name not in self.handles:
                 raise HostError(f"no adapter called '{name}' is attached{did_you_mean(name, self.handles)}")
+
+    @contextlib.contextmanager
+    def record(self) -> Iterator[dict[int, TextStates]]:
+        """Inside the block no adapter acts, and every served layer leaves its states in the mapping."""
+        before = self.active, self.routed
+        self.active, self.routed = (), None
+        found: dict[int, TextStates] = {}
+        self.recording = found
+        try:
+            yield found
+        finally:
+            self.recording = None
+            self.active, self.routed = before
 
     @contextlib.contextmanager
     def silence(self, name: str) -> Iterator[None]:

@@ -19,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.compose import compose
+from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
@@ -125,7 +126,7 @@ class Seam:
         return args, kwargs
 
     def _see_unrotated(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if not self.projecting and self.plan.names:
+        if not self.projecting and (self.plan.names or self.controller.recording is not None):
             self.unrotated = output
 
     def attend(
@@ -134,7 +135,8 @@ class Seam:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
         active = self.attention_site.active(self.plan, "head", query)
-        if not active:
+        recording = self.controller.recording
+        if not active and recording is None:
             return self._delegate(module, query, key, value, mask, options)
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
@@ -162,10 +164,20 @@ class Seam:
             project_kv=self._project_kv,
             positions=self.plan.positions,
         )
+        if recording is not None:
+            recording[self.layer.index] = self._states(capture, key, value)
+        if not active:
+            return output.transpose(1, 2), weights
         merged, kept = compose(capture, active)
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
+
+    def _states(self, capture: Capture, key: Tensor, value: Tensor) -> TextStates:
+        """What this layer computed for the one row of this pass."""
+        assert self.hidden is not None
+        unrotated, _ = self._project_kv(self.hidden[0])
+        return TextStates(key[0], unrotated, value[0], capture)
 
     def _delegate(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]

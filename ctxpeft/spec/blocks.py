@@ -12,6 +12,11 @@ from ctxpeft.spec.registry import Kinds
 if TYPE_CHECKING:
     import torch
 
+    from ctxpeft.blocks.context_module import ContextModule
+    from ctxpeft.blocks.states import TextStates
+
+Place = Literal["before", "content"]
+
 Per = Literal["query_head", "kv_head", "layer", "model"]
 Normalizer = Literal["none", "sum", "softmax"]
 
@@ -75,9 +80,13 @@ class FeatureMapSpec(BlockSpec):
 
 
 class InitSpec(BlockSpec):
-    """How a memory's parameters begin."""
+    """How a memory's parameters begin.
+
+    A kind that `compiles` begins from what the frozen host computes for some texts; `fill_` only makes room for it.
+    """
 
     family: ClassVar[str] = "init"
+    compiles: ClassVar[bool] = False
 
     def is_zero(self) -> bool:
         """Whether every entry starts at exactly zero."""
@@ -86,6 +95,13 @@ class InitSpec(BlockSpec):
     @abstractmethod
     def fill_(self, tensor: torch.Tensor) -> None:
         """Fill a parameter in place."""
+
+    def texts(self) -> tuple[tuple[str, Place], ...]:
+        """The texts a kind that compiles asks the host for, each standing `before` the input or as the `content`."""
+        return ()
+
+    def compile(self, module: ContextModule, states: list[TextStates]) -> None:
+        """Fill one layer's memory from the states of `texts()`, in their order."""
 
 
 class ParameterizationSpec(BlockSpec):

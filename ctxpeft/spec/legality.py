@@ -221,6 +221,39 @@ TABLE: tuple[Row, ...] = (
         ),
     ),
     Row(
+        "text-fills-slots",
+        "memory.init",
+        "init 'text' gives the keys and values of a prompt: to slots at site 'head' with parameterization 'direct', "
+        "per 'kv_head', asked by softmax with the rotated query, and without a value_init",
+        lambda m: _init(m) == "text" and not _holds_a_prompt(m),
+    ),
+    Row(
+        "demonstrations-fill-a-matrix",
+        "memory.init",
+        "init 'demonstrations' compiles a full matrix at site 'head', asked with the 'rotated' or 'unrotated' query",
+        lambda m: (
+            _init(m) == "demonstrations"
+            and not (
+                m.memory.kind == "matrix"
+                and getattr(m.memory, "form", None) == "full"
+                and m.site == "head"
+                and m.query.source in ("rotated", "unrotated")
+                and getattr(m.memory, "per", None) != "model"
+            )
+        ),
+    ),
+    Row(
+        "ridge-fits-what-is-added",
+        "memory.init.method",
+        "method 'ridge' fits what is added: it goes with placement 'outside', merge 'add' and no normalizer; take "
+        "method 'sum' elsewhere",
+        lambda m: (
+            _init(m) == "demonstrations"
+            and getattr(getattr(m.memory, "init", None), "method", None) == "ridge"
+            and (m.merge not in (None, "add") or m.placement == "inside" or m.normalizer == "sum")
+        ),
+    ),
+    Row(
         "learned-kernel-shares-its-slots",
         "phi_per",
         "kernel slots put their keys through phi too: a learned feature map must be shared as the slots are "
@@ -238,3 +271,22 @@ TABLE: tuple[Row, ...] = (
 
 def _parameterization_flag(m: ModuleSpec, flag: str) -> bool:
     return bool(getattr(getattr(m.memory, "parameterization", None), flag, False))
+
+
+def _init(m: ModuleSpec) -> str | None:
+    """The kind of the memory's init; `text` also where only the values ask for it."""
+    kinds = [getattr(getattr(m.memory, name, None), "kind", None) for name in ("value_init", "init")]
+    compiled = [kind for kind in kinds if kind in ("text", "demonstrations")]
+    return compiled[0] if compiled else kinds[1]
+
+
+def _holds_a_prompt(m: ModuleSpec) -> bool:
+    return (
+        m.memory.kind == "slots"
+        and m.site == "head"
+        and m.query.source == "rotated"
+        and m.memory.mass() == "always"
+        and getattr(m.memory, "per", None) == "kv_head"
+        and getattr(getattr(m.memory, "parameterization", None), "kind", None) == "direct"
+        and getattr(m.memory, "value_init", None) is None
+    )

@@ -33,7 +33,7 @@ HEAD_SOURCES = ("rotated", "unrotated", "hidden", "output")
 @cache
 def blocks(family: str) -> st.SearchStrategy[Any]:
     """Any installed block of a family, its fields within their declared domains."""
-    return st.one_of([block(cls) for cls in kinds(family).values()])
+    return st.one_of([block(cls) for cls in kinds(family).values() if not getattr(cls, "compiles", False)])
 
 
 @st.composite
@@ -55,7 +55,10 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
     head_only = bool(getattr(parameterization, "head_site_only", False))
     if getattr(parameterization, "per_kv_head_only", False):
         memory = memory.model_copy(update={"per": "kv_head"})
-    site = "head" if head_only else draw(st.sampled_from(SITES))
+    gated = bool(getattr(memory, "gated", False))
+    if gated and memory.mass() != "always":
+        memory = memory.model_copy(update={"gated": False})
+    site = "head" if head_only else draw(st.sampled_from(SITES[:-1] if gated else SITES))
     if site == "embeddings" and memory.kind == "none":
         site = "residual"
     competes = site == "head" and memory.mass() != "never"

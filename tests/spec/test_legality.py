@@ -18,6 +18,8 @@ ELU = {"kind": "elu"}
 RELU = {"kind": "relu"}
 SCALAR = {"kind": "scalar"}
 FROZEN = {"kind": "slots", "parameterization": {"kind": "frozen_projection"}}
+TEXT = {"kind": "text", "text": "hello"}
+DEMONSTRATIONS = {"kind": "demonstrations", "text": "hello"}
 INSIDE = {"placement": "inside", "memory": SLOTS}
 OUTSIDE = {"placement": "outside", "memory": MATRIX, "feature_map": ELU}
 
@@ -72,6 +74,16 @@ BROKEN: dict[str, dict[str, Any]] = {
     },
     "log-mass-gate-at-head": {**OUTSIDE, "site": "ffn", "gate": {"kind": "token", "source": "log_mass"}},
     "frozen-projection-per-kv-head": {"placement": "inside", "memory": {**FROZEN, "per": "layer"}},
+    "text-fills-slots": {"placement": "outside", "memory": {"kind": "vector", "init": TEXT}},
+    "demonstrations-fill-a-matrix": {
+        "placement": "inside",
+        "memory": {"kind": "slots", "init": DEMONSTRATIONS},
+    },
+    "ridge-fits-what-is-added": {
+        "placement": "inside",
+        "feature_map": RELU,
+        "memory": {"kind": "matrix", "init": DEMONSTRATIONS},
+    },
     "learned-kernel-shares-its-slots": {
         "placement": "outside",
         "memory": {"kind": "slots", "score": "kernel"},

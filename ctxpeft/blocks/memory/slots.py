@@ -32,9 +32,10 @@ class Slots(MemorySpec):
     softmax: n = sum_j e^{s_j} v_j, m = sum_j e^{s_j}, s_j = scaling q'^T k_j with the host's own scaling and softcap.
     norga: the same with s_j + alpha tanh(tau s_j) for s_j, alpha and tau learned and 1 at the start (NoRGa).
     kernel: the same with phi(q')^T phi(k_j) for e^{s_j}. relu: n = sum_j relu(scaling q'^T k_j) v_j, no mass.
-    init fills keys and values; value_init, where given, the values. frozen: so many more slots
-    come first and stay as they began (1 keeps an attention sink, Cartridges). gated: every query token scales each slot by its own gate
-    a_j = lambda sigmoid(w_j^T x + c_j) read from the hidden state x, keys and values alike (APT).
+    init fills keys and values; value_init, where given, the values.
+    frozen: so many more slots come first and stay as they began (1 keeps an attention sink, Cartridges).
+    gated: every query token scales the keys and values of each slot by its own gate, lambda sigmoid(w_j^T x + c_j),
+    read from the hidden state x (APT).
     """
 
     cites: ClassVar[str] = (

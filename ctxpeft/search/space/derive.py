@@ -85,7 +85,7 @@ def _derive(name: str, kind: FieldType) -> Node | None:
     if kind.boolean:
         branches += [(False, Fixed(False)), (True, Fixed(True))]
     if kind.family is not None:
-        branches += [(k, derive_record(cls)) for k, cls in kinds(kind.family).items()]
+        branches += [(k, derive_record(cls)) for k, cls in kinds(kind.family).items() if _derivable(cls)]
     if kind.number is not None and kind.domain is not None:
         d = kind.domain
         integer = kind.number is int
@@ -101,3 +101,9 @@ def _derive(name: str, kind: FieldType) -> Node | None:
     return (
         options(branches) if len(branches) > 1 or not isinstance(branches[0][1], Options) else branches[0][1]
     )
+
+
+def _derivable(cls: type[BaseModel]) -> bool:
+    """Whether a type alone gives every required field a value; a text, for one, only a space file can give."""
+    fields = {name: field for name, field in cls.model_fields.items() if name != "kind"}
+    return all(not f.is_required() or _derive(name, field_type(f)) is not None for name, f in fields.items())
