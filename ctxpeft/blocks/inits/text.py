@@ -23,7 +23,7 @@ class Text(InitSpec):
     Raises HostError when attached if the text has fewer tokens than there are slots.
     """
 
-    cites: ClassVar[str] = "Cartridges, arXiv:2506.06266; ReasonCACHE, arXiv:2602.02366"
+    cites: ClassVar[str] = "Cartridges, arXiv:2506.06266; Prefix-Tuning, arXiv:2101.00190"
     equation: ClassVar[str] = "K, V of a prompt"
     compiles: ClassVar[bool] = True
     kind: Literal["text"] = "text"
