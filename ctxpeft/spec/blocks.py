@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -143,6 +144,14 @@ class MemorySpec(BlockSpec):
     def zero_read_at_init(self) -> bool:
         """Whether the read is exactly zero at init."""
 
+    def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
+        """Numerator and mass as equations print them, for a query and a feature map so written; "" for no mass."""
+        return f"{self.kind}({query})", f"mass({query})"
+
+    def written_normalised(self, query: str) -> str:
+        """The read divided by its mass, where it has a shorter form than the quotient."""
+        return ""
+
     @abstractmethod
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
@@ -164,6 +173,10 @@ class GateSpec(BlockSpec):
     def is_positive(self) -> bool:
         """Whether g > 0 always, as a gate on the mass needs."""
         return False
+
+    def written(self, query: str) -> tuple[str, str]:
+        """How equations print the gate, for a query so written: its symbol, and what the symbol stands for."""
+        return "g", self.kind
 
     def per_channel(self) -> bool:
         """Whether g has one value a channel; such a gate cannot act on a softmax weight."""

@@ -69,7 +69,7 @@ def _inside(module: ModuleSpec) -> list[str]:
         log_mass += f" + log {gate}"
     weight = "" if module.gate.on == "mass" or gate == "1" else f"{gate} "
     lines = [f"o ← (1 − ρ) o + ρ {_normalised(module, numerator, mass)}", f"ρ = {weight}σ({log_mass} − L)"]
-    lines.append(f"l = log {mass}" if module.memory.kind != "vector" else "l = ζ")
+    lines.append(f"l = {mass[2:]}" if mass.startswith("e^") else f"l = log {mass}")
     if module.merge == "compete_length":
         lines.append("n = number of visible content keys")
     return [*lines, *meaning]
@@ -85,41 +85,11 @@ def _read(module: ModuleSpec) -> str:
 
 def _normalised(module: ModuleSpec, numerator: str, mass: str) -> str:
     """The read divided by its mass."""
-    kind = module.memory.kind
-    plain = getattr(module.memory, "score", "softmax") == "softmax" and not getattr(
-        module.memory, "gated", False
-    )
-    if kind == "slots" and plain:
-        return f"softmax({_query(module.query)} Kᵀ/√d) V"
-    return "b" if kind == "vector" else f"({numerator}) / ({mass})"
+    return module.memory.written_normalised(_query(module.query)) or f"({numerator}) / ({mass})"
 
 
 def _numerator_and_mass(module: ModuleSpec) -> tuple[str, str]:
-    memory, query = module.memory, _query(module.query)
-    if memory.kind == "matrix":
-        phi = _phi(module.feature_map, query)
-        form = getattr(memory, "form", "full")
-        read = {"full": f"{phi}ᵀ M", "low_rank": f"{phi}ᵀ A B", "diagonal": f"{phi} ⊙ m"}[form]
-        return read, f"{phi}ᵀ z"
-    if memory.kind == "slots":
-        score = getattr(memory, "score", "softmax")
-        if score == "kernel":
-            phi, keys = _phi(module.feature_map, query), _phi(module.feature_map, "K")
-            return f"{phi}ᵀ {keys}ᵀ V", f"Σⱼ {phi}ᵀ {_phi(module.feature_map, 'kⱼ')}"
-        if score == "relu":
-            return f"relu({query} Kᵀ/√d) V", ""
-        if score == "norga":
-            return "Σⱼ exp(sⱼ + α tanh(τ sⱼ)) vⱼ", "Σⱼ exp(sⱼ + α tanh(τ sⱼ))"
-        if getattr(memory, "gated", False):
-            return f"Σⱼ exp(aⱼ {query}ᵀkⱼ/√d) aⱼ vⱼ", f"Σⱼ exp(aⱼ {query}ᵀkⱼ/√d)"
-        return f"{score}({query} Kᵀ/√d) V", f"Σⱼ exp({query}ᵀ kⱼ/√d)"
-    if memory.kind == "vector":
-        return "b", "e^ζ"
-    if memory.kind == "positions":
-        return "A[t] B", ""
-    if memory.kind == "edit":
-        return f"Rᵀ(W {query} + b − R {query})", ""
-    return f"{memory.kind}({query})", f"mass({query})"
+    return module.memory.written(_query(module.query), lambda x: _phi(module.feature_map, x))
 
 
 def _phi(feature_map: FeatureMapSpec | None, argument: str) -> str:
@@ -150,27 +120,8 @@ def _query(query: QuerySpec, spelled: bool = False) -> str:
 
 def _gate(gate: GateSpec, query: QuerySpec) -> tuple[str, list[str]]:
     """How a gate is written in the equation, and what must be said beside it."""
-    if gate.kind == "none":
-        return "1", []
-    if gate.kind == "constant":
-        return f"{getattr(gate, 'value', 'g'):g}", []
-    activation = str(getattr(gate, "activation", ""))
-    if gate.kind == "scalar" and activation:
-        return "g", [f"g = {_activated(activation, 'a')}"]
-    if gate.kind == "token" and activation:
-        source = str(getattr(gate, "source", "query"))
-        looked_at = {"query": _query(query), "hidden": "x", "output": "o", "log_mass": "L"}[source]
-        return "g", [f"g = {_activated(activation, f'wᵀ{looked_at} + c')}"]
-    return "g", [f"g = {gate.kind}"]
-
-
-def _activated(activation: str, argument: str) -> str:
-    return {
-        "tanh": f"tanh({argument})",
-        "sigmoid": f"σ({argument})",
-        "linear": argument,
-        "exp": f"exp({argument})",
-    }.get(activation, f"{activation}({argument})")
+    symbol, meaning = gate.written(_query(query))
+    return symbol, [f"{symbol} = {meaning}"] if meaning else []
 
 
 def _where(module: ModuleSpec) -> str:

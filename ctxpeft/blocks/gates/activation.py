@@ -17,3 +17,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 ZERO_AT_ZERO = ("tanh", "linear")
 POSITIVE = ("sigmoid", "exp")
+
+
+def written_activation(activation: Activation, argument: str) -> str:
+    """An activation of an argument as equations print it."""
+    forms = {"sigmoid": f"σ({argument})", "linear": argument}
+    return forms.get(activation, f"{activation}({argument})")

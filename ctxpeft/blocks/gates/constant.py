@@ -26,6 +26,9 @@ class Constant(GateSpec):
     def is_positive(self) -> bool:
         return self.value > 0
 
+    def written(self, query: str) -> tuple[str, str]:
+        return f"{self.value:g}", ""
+
     def build(self, shape: SiteShape) -> nn.Module:
         return ConstantGate(self.value, shape)
 

@@ -19,6 +19,9 @@ class NoGate(GateSpec):
     def is_positive(self) -> bool:
         return True
 
+    def written(self, query: str) -> tuple[str, str]:
+        return "1", ""
+
     def build(self, shape: SiteShape) -> nn.Module:
         return Ungated()
 

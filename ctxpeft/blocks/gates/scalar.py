@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.gates.activation import ACTIVATIONS, POSITIVE, ZERO_AT_ZERO, Activation
+from ctxpeft.blocks.gates.activation import (
+    ACTIVATIONS,
+    POSITIVE,
+    ZERO_AT_ZERO,
+    Activation,
+    written_activation,
+)
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import GateSpec, SiteShape
 
@@ -31,6 +37,9 @@ class Scalar(GateSpec):
 
     def per_channel(self) -> bool:
         return self.per == "channel"
+
+    def written(self, query: str) -> tuple[str, str]:
+        return "g", written_activation(self.activation, "a")
 
     def build(self, shape: SiteShape) -> nn.Module:
         return ScalarGate(self, shape)

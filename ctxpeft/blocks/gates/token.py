@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.gates.activation import ACTIVATIONS, POSITIVE, ZERO_AT_ZERO, Activation
+from ctxpeft.blocks.gates.activation import (
+    ACTIVATIONS,
+    POSITIVE,
+    ZERO_AT_ZERO,
+    Activation,
+    written_activation,
+)
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import GateSpec, SiteShape
@@ -33,6 +39,10 @@ class Token(GateSpec):
 
     def is_positive(self) -> bool:
         return self.activation in POSITIVE
+
+    def written(self, query: str) -> tuple[str, str]:
+        looked_at = {"query": query, "hidden": "x", "output": "o", "log_mass": "L"}[self.source]
+        return "g", written_activation(self.activation, f"wᵀ{looked_at} + c")
 
     def build(self, shape: SiteShape) -> nn.Module:
         return TokenGate(self, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -39,6 +40,9 @@ class Edit(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return True
+
+    def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
+        return f"Rᵀ(W {query} + b − R {query})", ""
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool

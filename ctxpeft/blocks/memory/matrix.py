@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -48,6 +49,11 @@ class Matrix(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
+
+    def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
+        q = phi(query)
+        reads = {"full": f"{q}ᵀ M", "low_rank": f"{q}ᵀ A B", "diagonal": f"{q} ⊙ m"}
+        return reads[self.form], f"{q}ᵀ z"
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool

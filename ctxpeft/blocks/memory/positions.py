@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -38,6 +39,9 @@ class Positions(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
+
+    def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
+        return "A[t] B", ""
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -64,6 +65,22 @@ class Slots(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.parameterization.zero_values_at_init(self.value_init or self.init)
+
+    def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
+        if self.score == "kernel":
+            return f"{phi(query)}ᵀ {phi('K')}ᵀ V", f"Σⱼ {phi(query)}ᵀ {phi('kⱼ')}"
+        if self.score == "relu":
+            return f"relu({query} Kᵀ/√d) V", ""
+        score = "sⱼ + α tanh(τ sⱼ)" if self.score == "norga" else f"{query}ᵀ kⱼ/√d"
+        if self.gated:
+            return f"Σⱼ exp(aⱼ {score}) aⱼ vⱼ", f"Σⱼ exp(aⱼ {score})"
+        if self.score == "norga":
+            return f"Σⱼ exp({score}) vⱼ", f"Σⱼ exp({score})"
+        return f"softmax({query} Kᵀ/√d) V", f"Σⱼ exp({score})"
+
+    def written_normalised(self, query: str) -> str:
+        plain = self.score == "softmax" and not self.gated
+        return f"softmax({query} Kᵀ/√d) V" if plain else ""
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool

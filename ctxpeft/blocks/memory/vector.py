@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -35,6 +36,12 @@ class Vector(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
+
+    def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
+        return "b", "e^ζ"
+
+    def written_normalised(self, query: str) -> str:
+        return "b"
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
