@@ -174,8 +174,8 @@ class GateSpec(BlockSpec):
         """Whether g > 0 always, as a gate on the mass needs."""
         return False
 
-    def written(self, query: str) -> tuple[str, str]:
-        """How equations print the gate, for a query so written: its symbol, and what the symbol stands for."""
+    def written(self, query: str, output: str) -> tuple[str, str]:
+        """How equations print the gate, for a query and an output so written: its symbol, and what it stands for."""
         return "g", self.kind
 
     def per_channel(self) -> bool:

@@ -1,20 +1,19 @@
 """A variant as the line one would write on a blackboard: `o ← o + elu(q)ᵀ M`.
 
-Notation: o content output, L its log-mass, q the query (q̄ before RoPE, x the hidden state), K and V slot keys
-and values, M a matrix, z a positive normaliser, b a vector, g a gate, ρ the weight of the memory, σ the logistic
-function. Each symbol is per head unless the spec shares it.
+Notation: o content output (h the residual stream, e the embedding), L its log-mass, q the query (q̄ before RoPE, x the
+hidden state), K and V slot keys and values, M a matrix, z a positive normaliser, b a vector, g a gate, ρ the weight of
+the memory, σ the logistic function. Each symbol is per head unless the spec shares it.
 """
 
 from __future__ import annotations
 
-from ctxpeft.spec.blocks import FeatureMapSpec, GateSpec
+from ctxpeft.spec.blocks import FeatureMapSpec
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.peft import PeftSpec
-from ctxpeft.spec.query import QuerySpec
 from ctxpeft.spec.scope import LayerRange, Scope
 from ctxpeft.spec.variant import Variant
 
-SOURCES = {"rotated": "q", "unrotated": "q̄", "hidden": "x", "output": "o"}
+SOURCES = {"rotated": "q", "unrotated": "q̄", "hidden": "x"}
 PEFT = {
     "LORA": "W ← W + (α/r) B A",
     "ADALORA": "W ← W + P Λ Q",
@@ -40,28 +39,29 @@ def variant_equations(variant: Variant) -> list[str]:
 def module_equation(module: ModuleSpec) -> str:
     """The merge of one module, what its symbols stand for, and where it acts if that is not everywhere."""
     parts = _inside(module) if module.placement == "inside" else _outside(module)
-    if _query(module.query) == "q'":
-        parts.append(f"q' = {_query(module.query, spelled=True)}")
+    if _query(module) == "q'":
+        parts.append(f"q' = {_query(module, spelled=True)}")
     return ", ".join(parts) + _where(module)
 
 
 def _outside(module: ModuleSpec) -> list[str]:
-    gate, meaning = _gate(module.gate, module.query)
+    o = _output(module)
+    gate, meaning = _gate(module)
     factor = "" if gate == "1" else f"{gate} ⊙ " if module.gate.per_channel() else f"{gate} "
     if module.merge == "scale":
-        line = f"o ← {factor}o"
+        line = f"{o} ← {factor}{o}"
     elif module.merge == "mix":
         constant = getattr(module.gate, "value", None) if module.gate.kind == "constant" else None
         rest = f"(1 − {gate})" if constant is None else f"{1 - constant:g}"
-        line = f"o ← {rest} o + {factor}{_read(module)}"
+        line = f"{o} ← {rest} {o} + {factor}{_read(module)}"
     else:
-        line = f"o ← o + {factor}{_read(module)}"
+        line = f"{o} ← {o} + {factor}{_read(module)}"
     return [line, *meaning]
 
 
 def _inside(module: ModuleSpec) -> list[str]:
     numerator, mass = _numerator_and_mass(module)
-    gate, meaning = _gate(module.gate, module.query)
+    gate, meaning = _gate(module)
     if module.merge == "compete" and gate == "1" and module.memory.kind == "matrix":
         return [f"o ← (e^L o + {numerator}) / (e^L + {mass})"]
     log_mass = "l + log n + b" if module.merge == "compete_length" else "l"
@@ -85,11 +85,11 @@ def _read(module: ModuleSpec) -> str:
 
 def _normalised(module: ModuleSpec, numerator: str, mass: str) -> str:
     """The read divided by its mass."""
-    return module.memory.written_normalised(_query(module.query)) or f"({numerator}) / ({mass})"
+    return module.memory.written_normalised(_query(module)) or f"({numerator}) / ({mass})"
 
 
 def _numerator_and_mass(module: ModuleSpec) -> tuple[str, str]:
-    return module.memory.written(_query(module.query), lambda x: _phi(module.feature_map, x))
+    return module.memory.written(_query(module), lambda x: _phi(module.feature_map, x))
 
 
 def _phi(feature_map: FeatureMapSpec | None, argument: str) -> str:
@@ -104,9 +104,15 @@ def _phi(feature_map: FeatureMapSpec | None, argument: str) -> str:
     return f"{feature_map.kind}({argument})"
 
 
-def _query(query: QuerySpec, spelled: bool = False) -> str:
+def _output(module: ModuleSpec) -> str:
+    """What is merged into: o, the residual stream h, or the embedding e."""
+    return {"residual": "h", "embeddings": "e"}.get(module.site, "o")
+
+
+def _query(module: ModuleSpec, spelled: bool = False) -> str:
     """The name of the query, `q'` where it is more than its source; or what `q'` stands for."""
-    symbol = SOURCES[query.source or "rotated"]
+    query = module.query
+    symbol = _output(module) if query.source == "output" else SOURCES[query.source or "rotated"]
     text = {"none": symbol, "rms": f"rms({symbol})", "l2": f"{symbol}/‖{symbol}‖"}[query.norm]
     text += {"none": "", "inverse_sqrt": " d^(−1/2)", "inverse_fourth_root": " d^(−1/4)"}[query.scale]
     if query.learned_temperature:
@@ -118,9 +124,9 @@ def _query(query: QuerySpec, spelled: bool = False) -> str:
     return symbol if text == symbol else "q'"
 
 
-def _gate(gate: GateSpec, query: QuerySpec) -> tuple[str, list[str]]:
+def _gate(module: ModuleSpec) -> tuple[str, list[str]]:
     """How a gate is written in the equation, and what must be said beside it."""
-    symbol, meaning = gate.written(_query(query))
+    symbol, meaning = module.gate.written(_query(module), _output(module))
     return symbol, [f"{symbol} = {meaning}"] if meaning else []
 
 

@@ -26,7 +26,7 @@ class Constant(GateSpec):
     def is_positive(self) -> bool:
         return self.value > 0
 
-    def written(self, query: str) -> tuple[str, str]:
+    def written(self, query: str, output: str) -> tuple[str, str]:
         return f"{self.value:g}", ""
 
     def build(self, shape: SiteShape) -> nn.Module:

@@ -19,7 +19,7 @@ class NoGate(GateSpec):
     def is_positive(self) -> bool:
         return True
 
-    def written(self, query: str) -> tuple[str, str]:
+    def written(self, query: str, output: str) -> tuple[str, str]:
         return "1", ""
 
     def build(self, shape: SiteShape) -> nn.Module:

@@ -38,7 +38,7 @@ class Scalar(GateSpec):
     def per_channel(self) -> bool:
         return self.per == "channel"
 
-    def written(self, query: str) -> tuple[str, str]:
+    def written(self, query: str, output: str) -> tuple[str, str]:
         return "g", written_activation(self.activation, "a")
 
     def build(self, shape: SiteShape) -> nn.Module:

@@ -40,8 +40,8 @@ class Token(GateSpec):
     def is_positive(self) -> bool:
         return self.activation in POSITIVE
 
-    def written(self, query: str) -> tuple[str, str]:
-        looked_at = {"query": query, "hidden": "x", "output": "o", "log_mass": "L"}[self.source]
+    def written(self, query: str, output: str) -> tuple[str, str]:
+        looked_at = {"query": query, "hidden": "x", "output": output, "log_mass": "L"}[self.source]
         return "g", written_activation(self.activation, f"wᵀ{looked_at} + c")
 
     def build(self, shape: SiteShape) -> nn.Module:
