@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxpeft.spec.yaml_lines import read_yaml
+
+if TYPE_CHECKING:
+    from ctxpeft.spec.guide import Advice
 
 SPACE_KEYS = {"anchors", "budget", "rates", "search"}
 TASK_KEYS = {"train", "validation", "test", "ood", "hub", "columns", "template", "label_words"}
@@ -14,10 +17,11 @@ TASK_KEYS = {"train", "validation", "test", "ood", "hub", "columns", "template",
 
 @dataclass(frozen=True)
 class Found:
-    """A valid file: a `variant` (with its fingerprint), a `space` or a `task`."""
+    """A valid file: a `variant` (with its fingerprint and the guide's advice on it), a `space` or a `task`."""
 
     kind: str
     fingerprint: str | None = None
+    advice: tuple[Advice, ...] = ()
 
 
 def read_spec(path: Path) -> Found:
@@ -34,9 +38,11 @@ def read_spec(path: Path) -> Found:
 
         load_task(path)
         return Found(kind)
+    from ctxpeft.spec.guide import advice
     from ctxpeft.spec.load import variant_from_data
 
-    return Found(kind, variant_from_data(document).fingerprint())
+    variant = variant_from_data(document)
+    return Found(kind, variant.fingerprint(), tuple(advice(variant)))
 
 
 def kind_of(data: Any) -> str:

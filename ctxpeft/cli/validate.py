@@ -18,7 +18,7 @@ def command(
 ) -> int:
     """Check files against the algebra: `ok` with the fingerprint, or one sentence on what is wrong.
 
-    Exits 2 if any file is not valid.
+    Under a valid variant stands what the construction guide advises, if anything. Exits 2 if any file is not valid.
     """
     results = [_check(path) for path in files]
     if json:
@@ -31,15 +31,33 @@ def command(
             stdout().print(
                 f"{result['file']}: ok  {result['kind']}  {mark}".rstrip(), markup=False, emoji=False
             )
+            for advice in result["advice"]:
+                stdout().print(f"  {advice['sentence']}", markup=False, emoji=False)
     return 2 if any(result["error"] is not None for result in results) else 0
 
 
 def _check(path: Path) -> dict[str, Any]:
     from ctxpeft.cli._documents import read_spec
 
-    result: dict[str, Any] = {"file": str(path), "kind": None, "fingerprint": None, "error": None}
+    result: dict[str, Any] = {
+        "file": str(path),
+        "kind": None,
+        "fingerprint": None,
+        "advice": [],
+        "error": None,
+    }
     try:
         found = read_spec(path)
     except CtxpeftError as error:
         return {**result, "error": str(error)}
-    return {**result, "kind": found.kind, "fingerprint": found.fingerprint}
+    advised = [
+        {
+            "rule": a.rule.id,
+            "severity": a.rule.severity,
+            "key": f"modules[{a.module}].{a.rule.key}",
+            "sentence": a.sentence(),
+            "source": a.rule.source,
+        }
+        for a in found.advice
+    ]
+    return {**result, "kind": found.kind, "fingerprint": found.fingerprint, "advice": advised}

@@ -12,7 +12,12 @@ from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.load import load_variant
 from tests.cli.running import run
 
-GOOD = "name: good\nmodules:\n  - placement: inside\n    memory: {kind: slots, count: 4}\n"
+GOOD = """\
+name: good
+modules:
+  - placement: inside
+    memory: {kind: slots, count: 4, init: {kind: normal, std: 1.0}, value_init: {kind: zeros}}
+"""
 
 
 def module(text: str) -> str:
@@ -204,6 +209,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "file": str(good),
         "kind": "variant",
         "fingerprint": load_variant(good).fingerprint(),
+        "advice": [],
         "error": None,
     }
     assert second["fingerprint"] is None
@@ -216,7 +222,19 @@ def test_everything_that_ships_is_valid(kind: str, capsys: pytest.CaptureFixture
     assert files
     outcome = run(capsys, "validate", *files)
     assert (outcome.code, outcome.err) == (0, "")
-    assert len(outcome.out.splitlines()) == len(files)
+    assert len([line for line in outcome.out.splitlines() if not line.startswith("  ")]) == len(files)
+
+
+def test_the_guide_advises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "dead.yaml"
+    file.write_text(GOOD.replace("std: 1.0", "std: 0.01"))
+    outcome = run(capsys, "validate", file)
+    assert outcome.code == 0
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("  ")]
+    assert line.startswith("  should: modules[0].memory.init: give slots keys about as large as the model's own")
+    assert line.endswith("[keys-of-unit-scale]")
+    (found,) = run(capsys, "validate", file, "--json").result["files"]
+    assert [a["rule"] for a in found["advice"]] == ["keys-of-unit-scale"]
 
 
 def test_no_file_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
