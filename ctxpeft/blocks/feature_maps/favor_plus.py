@@ -17,11 +17,11 @@ class FavorPlus(FeatureMapSpec):
     """φ(q)ᵀφ(k) is an unbiased, positive estimate of exp(qᵀk / √d): the softmax score, with m = `width` features.
 
     Each row of W is Gaussian; rows are orthogonal in blocks of d. W is drawn once, saved, never trained and never
-    redrawn. The exponent is formed before the one exponential, and is at most ‖w‖²/2, so no query overflows; a query
-    far longer than √d underflows to 0 instead. The variance grows with exp(‖q‖ ‖k‖ / √d): give the query a norm.
+    redrawn. The exponent is formed before the one exponential and is at most ‖w‖²/2, about d/2: a long query does not
+    overflow but loses its features to underflow. The variance grows with exp(‖q + k‖² / √d): give the query a norm.
     """
 
-    cites: ClassVar[str] = "Performers, arXiv:2009.14794, lemma 1 and section 2.4"
+    cites: ClassVar[str] = "Performers, arXiv:2009.14794"
     equation: ClassVar[str] = "exp(y W − ‖y‖²/2) / √m, y = x d^(−1/4), rows of W orthogonal, N(0, 1)"
     sign: ClassVar[Literal["positive", "signed"]] = "positive"
     kind: Literal["favor_plus"] = "favor_plus"

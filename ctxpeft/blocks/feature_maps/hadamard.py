@@ -14,7 +14,7 @@ from ctxpeft.spec.blocks import FeatureMapSpec
 
 
 class Hadamard(FeatureMapSpec):
-    """Products of two learned projections: any quadratic form of the query that has rank `width`."""
+    """Products of two learned projections; with a matrix, any quadratic forms of the query of rank up to `width`."""
 
     cites: ClassVar[str] = "HadamardFeatureMap of flash-linear-attention"
     equation: ClassVar[str] = "(x W₁) ⊙ (x W₂)"

@@ -24,7 +24,7 @@ from ctxpeft.search.space.nodes import Fixed, Node, Options, Range, Record, Size
 from ctxpeft.search.space.types import FieldType, field_type
 from ctxpeft.spec.explain import dotted
 from ctxpeft.spec.module import ModuleSpec
-from ctxpeft.spec.registry import Kinds
+from ctxpeft.spec.registry import Kinds, kinds
 from ctxpeft.spec.yaml_lines import Document
 
 Path_ = tuple[str | int, ...]
@@ -96,6 +96,10 @@ class PatternParser:
         )
         nodes: list[Node] = []
         for kind in wanted:
+            if kind not in known and kind in kinds(choice.family):
+                raise self.fail(
+                    path, f"'{kind}' is made of another {choice.family} and cannot stand inside one"
+                )
             if kind not in known:
                 raise self.fail(
                     path, f"unknown kind '{kind}' of {choice.family}{did_you_mean(str(kind), known)}"
