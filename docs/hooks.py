@@ -6,6 +6,7 @@ A page asks for a part with a comment of its own line, `<!-- generated: NAME -->
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -61,17 +62,35 @@ def blocks() -> str:
         for kind, cls in kinds(family).items():
             parts.append(f"### `{kind}`\n")
             parts.append(f"{code(cls.equation)}\n")
-            parts.append(f"{(cls.__doc__ or '').strip()}\n")
-            facts = [f"{fact}: {getattr(cls, fact)}" for fact in ("sign", "learned") if hasattr(cls, fact)]
+            parts.append(f"{inspect.cleandoc(cls.__doc__ or '')}\n")
+            facts = [
+                f"{fact}: {getattr(cls, fact)}"
+                for fact in ("sign", "bounded", "learned")
+                if hasattr(cls, fact)
+            ]
             facts += [f"source: {cls.cites}"] if cls.cites else []
             parts.append("\n".join(f"- {fact}" for fact in facts) + "\n")
             rows = [
-                [code(name), code(str(field.annotation).replace("typing.", "")), default(field)]
+                [code(name), typed(field), default(field)]
                 for name, field in cls.model_fields.items()
                 if name != "kind"
             ]
             parts.append(table(["key", "type", "default"], rows) + "\n" if rows else "")
     return "\n".join(parts)
+
+
+def typed(field: Any) -> str:
+    """What a field takes, as a spec file would write it."""
+    from ctxpeft.search.space.types import field_type
+
+    kind = field_type(field)
+    parts = [code(str(literal)) for literal in kind.literals]
+    parts += ["true or false"] if kind.boolean else []
+    parts += [f"a kind of {kind.family.family}"] if kind.family else []
+    parts += ["a mapping"] if kind.model else []
+    parts += ["a whole number" if kind.number is int else "a number"] if kind.number else []
+    parts += [code("null")] if kind.optional else []
+    return " or ".join(parts)
 
 
 def default(field: Any) -> str:

@@ -5,7 +5,8 @@ modules i with numerator n_i, mass m_i, shift c_i and weight gate g_i,
 
     Z = e^L + sum_i e^{c_i} m_i,    o <- o + sum_i g_i e^{c_i} (n_i - m_i o) / Z,
 
-which for g = 1 is softmax attention over the content and all slots together, never dividing by a small m_i.
+which for g = 1 is softmax attention over the content and all slots together, never dividing by a small m_i. Where a
+query sees nothing at all (Z = 0), o is left as it is.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _compete(
     total = torch.exp(log_mass - shift)
     for _, m, c, _ in parts:
         total = total + torch.exp(c - shift) * m
-    total = total.clamp_min(torch.finfo(total.dtype).tiny)
+    total = total.masked_fill(total < torch.finfo(total.dtype).tiny, 1.0)
     merged, weight = o, torch.ones_like(total)
     for n, m, c, gate in parts:
         share = torch.exp(c - shift) / total

@@ -48,7 +48,7 @@ class ContextModule(FullPrecision):
         self.feature_map: nn.Module | None = None
         self.phi_grouping = self.grouping = Grouping(shape, getattr(spec.memory, "per", "layer"))
         if spec.feature_map is not None:
-            shared = "layer" if not spec.feature_map.learned else spec.phi_per
+            shared = spec.phi_per if spec.feature_map.has_parameters() else "layer"
             self.phi_grouping = Grouping(shape, shared)
             self.feature_map = spec.feature_map.build(shape.source_width, shape.groups(shared))
         if spec.merge == "compete_length":
@@ -77,7 +77,7 @@ class ContextModule(FullPrecision):
         if m is not None:
             m, c = (self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
         if self.spec.normalizer in ("sum", "softmax"):
-            return Read(n / m[..., None]), gate
+            return Read(_divided(n, m)), gate
         if self.spec.merge == "compete_length":
             assert capture.key_count is not None
             count = capture.key_count().to(self.dtype)
@@ -94,3 +94,13 @@ class ContextModule(FullPrecision):
             return mine
         reparameterised: int = sum(p.numel() for p in owned.parameters())
         return mine - reparameterised + int(owned.deployed_parameters())
+
+
+def _divided(n: Tensor, m: Tensor) -> Tensor:
+    """n (B, H, T, dv) over m (B, H, T), and 0 where there is no mass.
+
+    A positive map may be zero at a query (relu, dpfp). Such a query has no features and reads nothing, as it weighs
+    nothing inside; values and gradients are finite there.
+    """
+    empty = m < torch.finfo(m.dtype).tiny
+    return (n / m.masked_fill(empty, 1.0)[..., None]).masked_fill(empty[..., None], 0.0)

@@ -60,7 +60,15 @@ class SiteShape:
 
 
 class FeatureMapSpec(BlockSpec):
-    """phi: R^d -> R^w. Declares its sign (`positive` maps can be normalised and can compete inside)."""
+    """phi: R^d -> R^w, of each token alone.
+
+    sign: `positive` if no entry of phi is ever negative; such a map can be normalised and can compete inside.
+    bounded: whether no entry exceeds 2 in size, whatever x is. learned: whether the kind has parameters. The options
+    of a kind can narrow sign and learned down; `is_positive` and `has_parameters` speak of one spec.
+
+    A map with parameters has one set a `phi_per`. A map without is one for the layer, shared by all its heads, and
+    by the queries and keys of kernel slots; random maps draw their buffers once, at build, and save them.
+    """
 
     family: ClassVar[str] = "feature_map"
     sign: ClassVar[Literal["positive", "signed"]] = "signed"
@@ -73,11 +81,30 @@ class FeatureMapSpec(BlockSpec):
 
     @abstractmethod
     def naive(self, x: torch.Tensor, params: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The equation, readable: (N, width) -> (N, out_width), with the module's parameters of one group."""
+        """The equation, readable: (N, width) -> (N, out_width).
+
+        params: the module's parameters and saved buffers of one group, by the names of its `state_dict`.
+        """
 
     @abstractmethod
     def build(self, width: int, groups: int) -> torch.nn.Module:
-        """Module mapping (..., G, N, width) to (..., G, N, out_width); G is 1 or `groups`."""
+        """Module mapping (..., G, N, width) to (..., G, N, out_width), G = `groups`; any G where `groups` is 1.
+
+        Parameters and saved buffers lead with a dimension of `groups`. What is random is drawn here from torch's
+        global state, in the default dtype, and never in forward; on the meta device nothing but shapes is needed.
+        """
+
+    def is_positive(self) -> bool:
+        """Whether no entry of phi is ever negative."""
+        return self.sign == "positive"
+
+    def has_parameters(self) -> bool:
+        """Whether there is anything to learn."""
+        return self.learned
+
+    def written(self, argument: str) -> str:
+        """phi of an argument, as equations print it."""
+        return f"{self.kind}({argument})"
 
 
 class InitSpec(BlockSpec):

@@ -94,14 +94,7 @@ def _numerator_and_mass(module: ModuleSpec) -> tuple[str, str]:
 
 def _phi(feature_map: FeatureMapSpec | None, argument: str) -> str:
     """The map applied to its argument."""
-    if feature_map is None or feature_map.kind == "identity":
-        return argument
-    if feature_map.kind == "one":
-        return "1"
-    if feature_map.kind == "projection":
-        bias = " + c" if getattr(feature_map, "bias", True) else ""
-        return f"{getattr(feature_map, 'activation', 'f')}({argument} W{bias})"
-    return f"{feature_map.kind}({argument})"
+    return argument if feature_map is None else feature_map.written(argument)
 
 
 def _output(module: ModuleSpec) -> str:

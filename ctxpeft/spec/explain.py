@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 from ctxpeft.errors import SpecError, did_you_mean
 from ctxpeft.spec.base import NAME, NAME_RULE
 from ctxpeft.spec.document import Document, dotted, one_line
-from ctxpeft.spec.fields import family_at, keys_at
-from ctxpeft.spec.registry import kinds
+from ctxpeft.spec.fields import choice_at, keys_at
+from ctxpeft.spec.registry import Kinds, kinds
 
 __all__ = ["dotted", "shown", "spec_error"]
 
@@ -78,9 +78,9 @@ def _sentence(problems: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
         return "missing; this key is required"
     if kind == "invalid_key":
         return f"a key must be text, found {shown(given)}"
-    family = family_at(root, location)
-    if family is not None and kind in ("union_tag_invalid", "union_tag_not_found", "model_attributes_type"):
-        return _about_kind(family, given)
+    choice = choice_at(root, location)
+    if choice is not None and kind in ("union_tag_invalid", "union_tag_not_found", "model_attributes_type"):
+        return _about_kind(choice, given)
     if kind == "literal_error" and len(problems) == 1:
         return f"{shown(given)} is not valid here{did_you_mean(str(given), _literals(context))}"
     if all(p["type"] in _EXPECTED for p in problems):
@@ -93,9 +93,9 @@ def _sentence(problems: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
     return message if kind in ("value_error", "kind_as_text") else f"{message}, found {shown(given)}"
 
 
-def _about_kind(family: str, given: Any) -> str:
+def _about_kind(choice: Kinds, given: Any) -> str:
     """A block that is not a mapping with an installed kind."""
-    known = kinds(family)
+    known = choice.installed()
     if isinstance(given, str):
         example = given if given in known else next(iter(known))
         return f"expected a mapping such as {{kind: {example}}}, found {shown(given)}"
@@ -103,6 +103,8 @@ def _about_kind(family: str, given: Any) -> str:
         return f"expected a mapping with a 'kind', found {shown(given)}"
     if "kind" not in given:
         return f"missing 'kind'{did_you_mean('', known)}"
+    if given["kind"] in list(kinds(choice.family)):
+        return f"{shown(given['kind'])} is made of another {choice.family} and cannot stand inside one"
     return f"unknown kind {shown(given['kind'])}{did_you_mean(str(given['kind']), known)}"
 
 

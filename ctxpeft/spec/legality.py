@@ -29,7 +29,7 @@ class Row:
 def _has_mass(m: ModuleSpec) -> bool:
     mass = m.memory.mass()
     return mass == "always" or (
-        mass == "positive_map" and m.feature_map is not None and m.feature_map.sign == "positive"
+        mass == "positive_map" and m.feature_map is not None and m.feature_map.is_positive()
     )
 
 
@@ -262,7 +262,7 @@ TABLE: tuple[Row, ...] = (
             m.memory.kind == "slots"
             and m.memory.feature_map_use() == "required"
             and m.feature_map is not None
-            and m.feature_map.learned
+            and m.feature_map.has_parameters()
             and m.phi_per != getattr(m.memory, "per", None)
         ),
     ),

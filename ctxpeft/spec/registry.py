@@ -10,12 +10,15 @@ A spec file can only choose among installed kinds; it never names code.
 
 from __future__ import annotations
 
+import types
+import typing
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from ctxpeft.errors import SpecError, did_you_mean
@@ -72,10 +75,39 @@ def _load(entry: EntryPoint, family: str, kind: str) -> type[BlockSpec]:
 
 @dataclass(frozen=True)
 class Kinds:
-    """Annotation of a field that takes any installed kind of a family; a union discriminated by `kind`."""
+    """Annotation of a field that takes any installed kind of a family; a union discriminated by `kind`.
+
+    flat: only kinds that hold no block of the same family. A block made of another block of its own family declares
+    that field flat, and `defer_build=True` in its `model_config`, because the union holds the block itself.
+    """
 
     family: str
+    flat: bool = False
+
+    def installed(self) -> dict[str, type[BlockSpec]]:
+        """The kinds that can stand here, by name. Raises SpecError as `kinds` does."""
+        found = kinds(self.family)
+        return {kind: cls for kind, cls in found.items() if not (self.flat and _holds(cls, self.family))}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        choices = {kind: handler.generate_schema(cls) for kind, cls in kinds(self.family).items()}
+        choices = {kind: handler.generate_schema(cls) for kind, cls in self.installed().items()}
         return core_schema.tagged_union_schema(choices, discriminator="kind")
+
+
+def choice_of(field: FieldInfo) -> Kinds | None:
+    """The `Kinds` of a field declared as Annotated[X, Kinds(...)], also with `| None`; None for any other field."""
+    return _marked(field.metadata) or _choice_in(field.annotation)
+
+
+def _choice_in(annotation: Any) -> Kinds | None:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((c for c in map(_choice_in, typing.get_args(annotation)) if c), None)
+    return _marked(getattr(annotation, "__metadata__", ()))
+
+
+def _marked(metadata: typing.Iterable[Any]) -> Kinds | None:
+    return next((m for m in metadata if isinstance(m, Kinds)), None)
+
+
+def _holds(cls: type[BlockSpec], family: str) -> bool:
+    return any(choice.family == family for choice in map(choice_of, cls.model_fields.values()) if choice)

@@ -15,7 +15,7 @@ from ctxpeft.spec.blocks import FeatureMapSpec, GateSpec, MemorySpec
 from ctxpeft.spec.legality import INSIDE_MERGES
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.query import QuerySpec
-from ctxpeft.spec.registry import Kinds, kinds
+from ctxpeft.spec.registry import Kinds
 from ctxpeft.spec.scope import LayerRange, Scope
 from ctxpeft.spec.variant import Variant
 
@@ -31,9 +31,10 @@ HEAD_SOURCES = ("rotated", "unrotated", "hidden", "output")
 
 
 @cache
-def blocks(family: str) -> st.SearchStrategy[Any]:
-    """Any installed block of a family, its fields within their declared domains."""
-    return st.one_of([block(cls) for cls in kinds(family).values() if not getattr(cls, "compiles", False)])
+def blocks(family: str, flat: bool = False) -> st.SearchStrategy[Any]:
+    """Any installed block of a family, its fields within their declared domains; `flat` as in `Kinds`."""
+    found = Kinds(family, flat).installed().values()
+    return st.one_of([block(cls) for cls in found if not getattr(cls, "compiles", False)])
 
 
 @st.composite
@@ -65,7 +66,7 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
     inside = competes and draw(st.booleans())
     feature_map = draw(_feature_maps(memory, inside))
     merge = "add" if site == "embeddings" else draw(st.sampled_from(_merges(memory, inside)))
-    shares_keys = memory.kind == "slots" and feature_map is not None and feature_map.learned
+    shares_keys = memory.kind == "slots" and feature_map is not None and feature_map.has_parameters()
     per = st.sampled_from(["query_head", "kv_head", "layer", "model"])
     sources = st.sampled_from([None, *_sources(site, head_only)])
     return ModuleSpec.model_validate(
@@ -101,16 +102,11 @@ def _sources(site: str, head_only: bool) -> tuple[str, ...]:
     return HEAD_SOURCES[:2] if head_only else HEAD_SOURCES
 
 
-@cache
-def _feature_maps_of(sign: str | None) -> st.SearchStrategy[Any]:
-    found = [cls for cls in kinds("feature_map").values() if issubclass(cls, FeatureMapSpec)]
-    return st.one_of([block(cls) for cls in found if sign in (None, cls.sign)])
-
-
 def _feature_maps(memory: MemorySpec, inside: bool) -> st.SearchStrategy[FeatureMapSpec | None]:
     if memory.feature_map_use() == "forbidden":
         return st.none()
-    return _feature_maps_of("positive" if inside and memory.mass() == "positive_map" else None)
+    maps = blocks("feature_map")
+    return maps.filter(lambda phi: phi.is_positive()) if inside and memory.mass() == "positive_map" else maps
 
 
 def _merges(memory: MemorySpec, inside: bool) -> tuple[str, ...]:
@@ -122,7 +118,7 @@ def _merges(memory: MemorySpec, inside: bool) -> tuple[str, ...]:
 def _normalizers(memory: MemorySpec, phi: FeatureMapSpec | None, inside: bool) -> list[str | None]:
     if inside:
         return [None, "none"]
-    positive = memory.mass() == "always" or (phi is not None and phi.sign == "positive")
+    positive = memory.mass() == "always" or (phi is not None and phi.is_positive())
     legal = [n for n in memory.normalizers() if n != "sum" or positive]
     return [*legal, None] if memory.normalizers()[0] in legal else list(legal)
 
@@ -167,9 +163,9 @@ def _values(field: FieldInfo) -> st.SearchStrategy[Any]:
 
 def _of(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
     """Values of an annotation; numbers need a Domain or bounds."""
-    family = next((m.family for m in metadata if isinstance(m, Kinds)), None)
-    if family:
-        return blocks(family)
+    choice = next((m for m in metadata if isinstance(m, Kinds)), None)
+    if choice:
+        return blocks(choice.family, choice.flat)
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         inner, *extras = typing.get_args(annotation)

@@ -73,6 +73,21 @@ def test_show_a_file_as_json(tmp_path: Path, capsys: Capture) -> None:
     assert {"block": "parameterization.frozen_projection"}.items() <= result["blocks"][1].items()
 
 
+def test_show_a_map_made_of_a_map(tmp_path: Path, capsys: Capture) -> None:
+    module = {
+        "placement": "outside",
+        "feature_map": {"kind": "film", "base": {"kind": "favor_plus", "width": 8}},
+        "memory": {"kind": "matrix"},
+    }
+    variant = ctxpeft.load_variant({"name": "film", "modules": [module]})
+    variant.to_yaml(tmp_path / "film.yaml")
+    outcome = run(capsys, "show", tmp_path / "film.yaml")
+    assert "    o ← o + (γ ⊙ favor_plus(q))ᵀ M\n" in outcome.out
+    blocks = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("feature_map.")]
+    assert blocks == ["feature_map.film", "feature_map.favor_plus"]
+    assert outcome.out.endswith(variant.to_yaml())
+
+
 def test_show_counts_on_a_model(shared: Path, capsys: Capture) -> None:
     """The counts that the design gives for stories3M."""
     model = shared / "models" / "stories3M"

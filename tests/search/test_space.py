@@ -18,6 +18,8 @@ from ctxpeft.search.space.walk import InfeasibleError, walk
 from ctxpeft.search.spacefile import Space, load_space
 from ctxpeft.shipped import shipped_names
 from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.module import ModuleSpec
+from ctxpeft.spec.registry import kinds
 from tests.search.conftest import space_of
 
 ANY = "modules: [{templates: {anything: any}}, {optional: true, templates: {more: any}}]"
@@ -134,6 +136,33 @@ def test_the_tree_is_printed_with_its_size() -> None:
     assert size(space.positions) == sum(int(n) for n in re.findall(r": (\d+) structures", text))
 
 
+def test_a_map_made_of_a_map_is_a_finite_choice() -> None:
+    """`any` frees the base too, among the maps that are made of nothing else."""
+    space = space_of(
+        "modules: [{templates: {a: {placement: outside, memory: matrix, feature_map: {kind: film, base: any}}}}]"
+    )
+    seen = set()
+    for seed in range(200):
+        chooser = RandomChooser(seed)
+        module = walk(space.positions, chooser, solve=False).modules[0]
+        assert chooser.asked["a.feature_map.base"] == module["feature_map"]["base"]["kind"]
+        seen.add(module["feature_map"]["base"]["kind"])
+    assert seen == set(kinds("feature_map")) - {"film"}
+    assert len("\n".join(lines(space.positions))) < 10_000
+
+
+def test_sharing_is_asked_of_maps_with_parameters_only() -> None:
+    maps = "[elu, favor_plus, hedgehog, {kind: taylor, width: [null, 4]}, {kind: film, base: elu}]"
+    space = space_of(
+        f"modules: [{{templates: {{a: {{placement: outside, memory: matrix, feature_map: {maps}, phi_per: any}}}}}}]"
+    )
+    for seed in range(100):
+        chooser = RandomChooser(seed)
+        module = walk(space.positions, chooser, solve=False).modules[0]
+        learned = ModuleSpec.model_validate(module).feature_map.has_parameters()  # type: ignore[union-attr]
+        assert ("a.phi_per" in chooser.asked) == learned
+
+
 MODULE = "modules: [{{templates: {{a: {{placement: outside, memory: matrix, feature_map: elu, {}}}}}}}]"
 ERRORS = [
     (
@@ -146,6 +175,10 @@ ERRORS = [
         "modules[0].templates.a.site[1]: 'fnn' is not valid here; did you mean 'ffn'?",
     ),
     (MODULE.format("gate: [none, scaler]"), "unknown kind 'scaler' of gate; did you mean 'scalar'?"),
+    (
+        "modules: [{templates: {a: {placement: outside, memory: matrix, feature_map: {kind: film, base: film}}}}]",
+        "modules[0].templates.a.feature_map.base: 'film' is made of another feature_map and cannot stand inside one",
+    ),
     (MODULE.format("gate: []"), "a choice needs at least one value"),
     (MODULE.format("length_bias: {low: 1, hihg: 2}"), "unknown key 'hihg'; did you mean 'high'?"),
     (MODULE.format("length_bias: {low: 3, high: 2}"), "with low <= high"),

@@ -92,10 +92,43 @@ def test_shipped(name: str, equation: str) -> None:
             },
             "o ← (1 − g) o + g (relu(q)ᵀ M) / (relu(q)ᵀ z), g = σ(wᵀL + c)",
         ),
+        (
+            {
+                "placement": "outside",
+                "memory": {"kind": "slots", "score": "kernel"},
+                "feature_map": {"kind": "exp"},
+                "normalizer": "sum",
+            },
+            "o ← o + (exp(q − max q)ᵀ exp(K − max K)ᵀ V) / (Σⱼ exp(q − max q)ᵀ exp(kⱼ − max kⱼ))",
+        ),
     ],
 )
 def test_modules(module: dict[str, Any], equation: str) -> None:
     assert module_equation(ModuleSpec.model_validate(module)) == equation
+
+
+@pytest.mark.parametrize(
+    ("feature_map", "phi"),
+    [
+        ({"kind": "one"}, "1"),
+        ({"kind": "identity"}, "q"),
+        ({"kind": "squared_relu"}, "squared_relu(q)"),
+        ({"kind": "softmax"}, "softmax(q)"),
+        ({"kind": "softmax", "both": True}, "[softmax(q), softmax(−q)]"),
+        ({"kind": "favor_plus"}, "favor_plus(q)"),
+        ({"kind": "projection", "bias": False, "activation": "relu"}, "relu(q W)"),
+        ({"kind": "hadamard"}, "(q W₁ ⊙ q W₂)"),
+        ({"kind": "outer"}, "triu(q W₁ ⊗ q W₂)"),
+        ({"kind": "taylor"}, "taylor(q W)"),
+        ({"kind": "taylor", "width": None}, "taylor(q)"),
+        ({"kind": "film", "base": {"kind": "gelu"}}, "(γ ⊙ gelu(q))"),
+        ({"kind": "film", "base": {"kind": "projection"}}, "(γ ⊙ gelu(q W + c))"),
+    ],
+)
+def test_feature_maps(feature_map: dict[str, Any], phi: str) -> None:
+    """A map writes itself."""
+    module = {"placement": "outside", "memory": MATRIX, "feature_map": feature_map}
+    assert module_equation(ModuleSpec.model_validate(module)) == f"o ← o + {phi}ᵀ M"
 
 
 @given(modules())

@@ -102,6 +102,22 @@ LEGAL: list[dict[str, Any]] = [
     {"placement": "inside", "memory": MATRIX, "feature_map": RELU},
     {"placement": "outside", "memory": VECTOR, "site": "ffn"},
     {"placement": "outside", "memory": MATRIX, "feature_map": RELU, "normalizer": "sum"},
+    {"placement": "inside", "memory": MATRIX, "feature_map": {"kind": "projection", "activation": "relu"}},
+    {
+        "placement": "outside",
+        "memory": MATRIX,
+        "feature_map": {"kind": "film", "base": {"kind": "favor_plus"}},
+    },
+    {
+        "placement": "inside",
+        "memory": {"kind": "slots", "score": "kernel"},
+        "feature_map": {"kind": "favor_plus"},
+    },
+    {
+        "placement": "outside",
+        "memory": {"kind": "slots", "score": "kernel"},
+        "feature_map": {"kind": "taylor", "width": None},
+    },
     {
         "placement": "outside",
         "memory": {"kind": "none"},
@@ -131,6 +147,35 @@ def test_refused_with_reason_and_key(row: Any) -> None:
 @pytest.mark.parametrize("module", LEGAL, ids=str)
 def test_legal(module: dict[str, Any]) -> None:
     assert len(load_variant({"name": "x", "modules": [module]}).modules) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "module"),
+    [
+        (
+            "inside-needs-mass",
+            {"placement": "inside", "memory": MATRIX, "feature_map": {"kind": "projection"}},
+        ),
+        (
+            "inside-needs-mass",
+            {"placement": "inside", "memory": MATRIX, "feature_map": {"kind": "film", "base": RELU}},
+        ),
+        ("sum-needs-positive-map", {**OUTSIDE, "feature_map": {"kind": "taylor"}, "normalizer": "sum"}),
+        (
+            "learned-kernel-shares-its-slots",
+            {
+                "placement": "outside",
+                "memory": {"kind": "slots", "score": "kernel"},
+                "feature_map": {"kind": "taylor"},
+            },
+        ),
+    ],
+)
+def test_the_options_of_a_map_decide(row: str, module: dict[str, Any]) -> None:
+    """Rows ask the map as it is configured, not its kind."""
+    with pytest.raises(SpecError) as caught:
+        load_variant({"name": "x", "modules": [module]})
+    assert next(r.reason for r in TABLE if r.id == row) in str(caught.value)
 
 
 def test_what_is_left_out_is_resolved() -> None:

@@ -43,6 +43,22 @@ CASES: list[tuple[Any, str]] = [
         "modules[0].memory.parameterization.hiden: unknown key 'hiden'; did you mean 'hidden'?",
     ),
     (
+        module(feature_map={"kind": "film", "base": {"kind": "film"}}),
+        "modules[0].feature_map.base: 'film' is made of another feature_map and cannot stand inside one",
+    ),
+    (
+        module(feature_map={"kind": "film", "base": {"kind": "hedghog"}}),
+        "modules[0].feature_map.base: unknown kind 'hedghog'; did you mean 'hedgehog'?",
+    ),
+    (
+        module(feature_map={"kind": "film", "base": {"kind": "favor_plus", "widht": 3}}),
+        "modules[0].feature_map.base.widht: unknown key 'widht'; did you mean 'width'?",
+    ),
+    (
+        module(feature_map={"kind": "film", "base": {"kind": "favor_plus", "width": 0}}),
+        "modules[0].feature_map.base.width: expected a whole number ≥ 1, found 0",
+    ),
+    (
         module(memory={}),
         "modules[0].memory: missing 'kind'; valid names: edit, matrix, none, positions, slots, vector",
     ),

@@ -52,6 +52,7 @@ def test_every_installed_kind_is_in_it() -> None:
         {"name": "x", "modules": [{**MATRIX, "memory": {}}]},
         {"name": "x", "modules": [{**MATRIX, "memory": {"kind": "slots", "count": -1}}]},
         {"name": "x", "modules": [{**MATRIX, "placement": "beside"}]},
+        {"name": "x", "modules": [{**MATRIX, "feature_map": {"kind": "film", "base": {"kind": "film"}}}]},
         {"name": "x", "modules": [{**MATRIX, "extra": 1}]},
         {"name": "Not a name", "modules": [MATRIX]},
         {"modules": [MATRIX]},

@@ -24,6 +24,10 @@ class One(FeatureMapSpec):
     def build(self, width: int, groups: int) -> nn.Module:
         return Ones()
 
+    def written(self, argument: str) -> str:
+        """1"""
+        return "1"
+
     def naive(self, x: Tensor, params: dict[str, Tensor]) -> Tensor:
         """(N, d) -> (N, 1)."""
         return x.new_ones(x.shape[0], 1)

@@ -22,7 +22,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Projection(FeatureMapSpec):
-    """One hidden layer; with a matrix memory the module is a two-layer MLP (remark 1 of Prefix-Tuning+)."""
+    """One hidden layer; with a matrix memory the module is a two-layer MLP (remark 1 of Prefix-Tuning+).
+
+    Positive with activation relu (T2R), signed with the others.
+    """
 
     cites: ClassVar[str] = "T2R, arXiv:2103.13076; MLP kernel of arXiv:2506.13674"
     equation: ClassVar[str] = "f(x W + b)"
@@ -37,6 +40,13 @@ class Projection(FeatureMapSpec):
 
     def build(self, width: int, groups: int) -> nn.Module:
         return GroupedProjection(self, width, groups)
+
+    def is_positive(self) -> bool:
+        return self.activation == "relu"
+
+    def written(self, argument: str) -> str:
+        """f(x W + c)"""
+        return f"{self.activation}({argument} W{' + c' if self.bias else ''})"
 
     def naive(self, x: Tensor, params: dict[str, Tensor]) -> Tensor:
         """(N, d) -> (N, width) with W (d, width) and b (width)."""

@@ -11,7 +11,6 @@ from pydantic.fields import FieldInfo
 from ctxpeft.search.space.nodes import Fixed, Label, Node, Options, Range, Record, Size, options
 from ctxpeft.search.space.types import FieldType, field_type
 from ctxpeft.spec.module import ModuleSpec
-from ctxpeft.spec.registry import kinds
 
 SIZES = ("count", "rank", "width")
 MODULE_ORDER = (
@@ -59,7 +58,7 @@ def default_value(kind: FieldType, value: Any) -> Node:
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, Mapping) and kind.family is not None:
-        return fixed_record(kinds(kind.family)[str(value["kind"])], value)
+        return fixed_record(kind.family.installed()[str(value["kind"])], value)
     if isinstance(value, Mapping) and kind.model is not None:
         return fixed_record(kind.model, value)
     return Fixed(value)
@@ -85,7 +84,7 @@ def _derive(name: str, kind: FieldType) -> Node | None:
     if kind.boolean:
         branches += [(False, Fixed(False)), (True, Fixed(True))]
     if kind.family is not None:
-        branches += [(k, derive_record(cls)) for k, cls in kinds(kind.family).items() if _derivable(cls)]
+        branches += [(k, derive_record(cls)) for k, cls in kind.family.installed().items() if _derivable(cls)]
     if kind.number is not None and kind.domain is not None:
         d = kind.domain
         integer = kind.number is int

@@ -24,7 +24,7 @@ from ctxpeft.search.space.nodes import Fixed, Node, Options, Range, Record, Size
 from ctxpeft.search.space.types import FieldType, field_type
 from ctxpeft.spec.explain import dotted
 from ctxpeft.spec.module import ModuleSpec
-from ctxpeft.spec.registry import kinds
+from ctxpeft.spec.registry import Kinds, kinds
 from ctxpeft.spec.yaml_lines import Document
 
 Path_ = tuple[str | int, ...]
@@ -79,12 +79,13 @@ class PatternParser:
             return self._value(kind, item, path)
         return self._field(name, field, item, path)
 
-    def _block(self, family: str, pattern: Any, path: Path_) -> Node:
-        known = kinds(family)
+    def _block(self, choice: Kinds, pattern: Any, path: Path_) -> Node:
+        known = choice.installed()
         data = {"kind": pattern} if isinstance(pattern, str) else pattern
         if not isinstance(data, dict) or "kind" not in data:
             raise self.fail(
-                path, f"expected a kind of {family} or a mapping with a 'kind', found {_shown(pattern)}"
+                path,
+                f"expected a kind of {choice.family} or a mapping with a 'kind', found {_shown(pattern)}",
             )
         wanted = (
             list(known)
@@ -95,8 +96,14 @@ class PatternParser:
         )
         nodes: list[Node] = []
         for kind in wanted:
+            if kind not in known and kind in kinds(choice.family):
+                raise self.fail(
+                    path, f"'{kind}' is made of another {choice.family} and cannot stand inside one"
+                )
             if kind not in known:
-                raise self.fail(path, f"unknown kind '{kind}' of {family}{did_you_mean(str(kind), known)}")
+                raise self.fail(
+                    path, f"unknown kind '{kind}' of {choice.family}{did_you_mean(str(kind), known)}"
+                )
             nodes.append(self._record(known[kind], {**data, "kind": kind}, path))
         return options(unique_labels(nodes))
 

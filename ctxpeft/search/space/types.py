@@ -21,7 +21,7 @@ class FieldType:
     optional: bool = False
     literals: tuple[Any, ...] = ()
     boolean: bool = False
-    family: str | None = None
+    family: Kinds | None = None
     model: type[BaseModel] | None = None
     number: type[int] | type[float] | None = None
     domain: Domain | None = None
@@ -44,7 +44,7 @@ def field_type(field: FieldInfo) -> FieldType:
 def _read(annotation: Any, metadata: list[Any], found: dict[str, Any]) -> None:
     for extra in metadata:
         if isinstance(extra, Kinds):
-            found["family"] = extra.family
+            found["family"] = extra
             return
         if isinstance(extra, Domain):
             found["domain"] = extra

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ctxpeft.search.space.chooser import Chooser
 from ctxpeft.search.space.nodes import Fixed, Label, Node, Options, Position, Range, Record, Size
-from ctxpeft.search.space.partial import Partial, broken_row, certain, preview
+from ctxpeft.search.space.partial import Partial, UndecidedError, broken_row, certain, preview
 
 FINEST = ("count", "rank", "width")
 
@@ -148,15 +148,23 @@ class _Module:
         )
 
     def _distinct(self, legal: list[tuple[Label, Node]], name: str) -> list[tuple[Label, Node]]:
-        """Without branches that are the same method here: sharing per head where there is one head, or no map."""
+        """Without branches that are the same method here: sharing where there is one head, or nothing to share."""
         assert self.root is not None
         if name not in ("per", "phi_per"):
             return legal
         one_head = self.root.decided("site") not in (None, "head")
-        no_map = name == "phi_per" and self.root.decided("feature_map", absent=...) is None
-        same = ("query_head", "kv_head", "head", "layer") if one_head or no_map else ()
+        nothing_shared = name == "phi_per" and not self._map_may_have_parameters()
+        same = ("query_head", "kv_head", "head", "layer") if one_head or nothing_shared else ()
         first = next((pair for pair in legal if pair[0] in same), None)
         return [pair for pair in legal if pair[0] not in same or pair is first]
+
+    def _map_may_have_parameters(self) -> bool:
+        assert self.root is not None
+        phi = self.root.decided("feature_map", absent=...)
+        try:
+            return phi is not None and (phi is ... or bool(phi.has_parameters()))
+        except UndecidedError:
+            return True
 
     def _open(self, node: Range, parent: Partial, name: str) -> bool:
         """Whether the table leaves a number any freedom (length_bias has none without compete_length)."""
