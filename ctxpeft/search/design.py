@@ -30,9 +30,15 @@ class Design:
     templates: tuple[str, ...] = ()
 
 
-def sample(positions: tuple[Position, ...], chooser: Chooser, count: Count, target: Target | None) -> Design:
-    """One design of the space. Raises InfeasibleError with the reason."""
-    draft = walk(positions, chooser, solve=target is not None)
+def sample(
+    positions: tuple[Position, ...],
+    chooser: Chooser,
+    count: Count,
+    target: Target | None,
+    guide: bool = False,
+) -> Design:
+    """One design of the space, within the construction guide if asked. Raises InfeasibleError with the reason."""
+    draft = walk(positions, chooser, solve=target is not None, guide=guide)
     if target is not None:
         _solve(draft, chooser, count, target)
     variant = variant_of(draft.modules)

@@ -60,7 +60,8 @@ def preview(space: Space, model: nn.Module, designs: int = 10, seed: int = 0) ->
     probes = 0
     while probes < PROBES and (len(found) < designs or probes < designs * 3):
         try:
-            design = sample(space.positions, RandomChooser(seed * PROBES + probes), counter, target)
+            chooser, guide = RandomChooser(seed * PROBES + probes), space.file.search.guide
+            design = sample(space.positions, chooser, counter, target, guide)
             if all(design.variant.fingerprint() != other.variant.fingerprint() for other in found):
                 found.append(design)
         except InfeasibleError as error:

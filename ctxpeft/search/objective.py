@@ -85,7 +85,8 @@ class Objective:
         else:
             laboratory = self.laboratory
             positions = laboratory.job.space.positions
-            design = sample(positions, TrialChooser(trial), laboratory.counter, laboratory.target)
+            guide = self.search.guide
+            design = sample(positions, TrialChooser(trial), laboratory.counter, laboratory.target, guide)
             variant = design.variant
             self._settle(trial, templates=list(design.templates), parameters=design.parameters)
         self._settle(trial, variant=variant.to_dict(), fingerprint=variant.fingerprint())

@@ -49,6 +49,7 @@ class Search(Spec):
     (infeasible, seen before) are not counted. rung: the share of the steps after which rates are compared and designs
     pruned. keep: the share of designs that passes the rung. finalists: how many of the best are trained again on
     `seeds` fresh seeds together with the anchors; 0 skips that. objective: what held-out number decides.
+    guide: whether what breaks a `must` or `should` rule of the construction guide is left out.
     """
 
     trials: Annotated[int, Field(ge=0)] = 30
@@ -62,6 +63,7 @@ class Search(Spec):
     finalists: Annotated[int, Field(ge=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 3
     objective: Literal["loss", "metric"] = "loss"
+    guide: bool = True
 
 
 class PositionSpec(Spec):

@@ -8,13 +8,29 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ctxpeft.spec.base import Domain, Spec
-from ctxpeft.spec.blocks import FeatureMap, Gate, Memory, Normalizer, Per
+from ctxpeft.spec.blocks import FeatureMap, Gate, Memory, MemorySpec, Normalizer, Per
 from ctxpeft.spec.legality import TABLE
-from ctxpeft.spec.query import QuerySpec
+from ctxpeft.spec.query import QuerySpec, Source
 from ctxpeft.spec.scope import Scope
 
 Merge = Literal["compete", "compete_length", "add", "mix", "scale"]
 Site = Literal["head", "attention_output", "ffn", "residual", "embeddings"]
+
+
+def usual_merge(placement: str) -> Merge:
+    """The merge of a module that names none."""
+    return "compete" if placement == "inside" else "add"
+
+
+def usual_source(site: str) -> Source:
+    """The query source of a module that names none."""
+    usual: dict[str, Source] = {"head": "rotated", "residual": "output", "embeddings": "output"}
+    return usual.get(site, "hidden")
+
+
+def usual_normalizer(placement: str, memory: MemorySpec) -> Normalizer:
+    """The normaliser of a module that names none."""
+    return "none" if placement == "inside" else memory.normalizers()[0]
 
 
 class ModuleSpec(Spec):
@@ -51,10 +67,9 @@ class ModuleSpec(Spec):
     @model_validator(mode="after")
     def _resolve_and_check(self) -> ModuleSpec:
         if self.merge is None:
-            object.__setattr__(self, "merge", "compete" if self.placement == "inside" else "add")
+            object.__setattr__(self, "merge", usual_merge(self.placement))
         if self.query.source is None:
-            usual = {"head": "rotated", "residual": "output", "embeddings": "output"}
-            source = usual.get(self.site, "hidden")
+            source = usual_source(self.site)
             object.__setattr__(self, "query", self.query.model_copy(update={"source": source}))
         for row in TABLE:
             if row.broken(self):
@@ -62,8 +77,7 @@ class ModuleSpec(Spec):
                     "illegal_combination", "{reason}", {"reason": row.reason, "key": row.key}
                 )
         if self.normalizer is None:
-            resolved = "none" if self.placement == "inside" else self.memory.normalizers()[0]
-            object.__setattr__(self, "normalizer", resolved)
+            object.__setattr__(self, "normalizer", usual_normalizer(self.placement, self.memory))
         return self
 
     def needs_mass(self) -> bool:

@@ -99,12 +99,13 @@ def _numbers(value: Any) -> Any:
 
 
 def _one_head_site_canonical(module: dict[str, Any]) -> None:
-    """At a one-head site, per query head, per kv head and per layer are the same thing."""
+    """At a site of one head, per query head, per kv head and per layer are the same thing."""
     if module["site"] == "head":
         if module["feature_map"] is None:
             module["phi_per"] = None
         return
-    module["phi_per"] = "layer"
+    if module["phi_per"] != "model":
+        module["phi_per"] = "layer"
     for block in (module["memory"], module["gate"]):
         if block.get("per") in ("query_head", "kv_head", "head"):
             block["per"] = "layer"

@@ -231,7 +231,9 @@ def test_the_guide_advises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     outcome = run(capsys, "validate", file)
     assert outcome.code == 0
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("  ")]
-    assert line.startswith("  should: modules[0].memory.init: give slots keys about as large as the model's own")
+    assert line.startswith(
+        "  should: modules[0].memory.init: give slots keys about as large as the model's own"
+    )
     assert line.endswith("[keys-of-unit-scale]")
     (found,) = run(capsys, "validate", file, "--json").result["files"]
     assert [a["rule"] for a in found["advice"]] == ["keys-of-unit-scale"]

@@ -17,6 +17,7 @@ from ctxpeft.search.space.tree import lines, size
 from ctxpeft.search.space.walk import InfeasibleError, walk
 from ctxpeft.search.spacefile import Space, load_space
 from ctxpeft.shipped import shipped_names
+from ctxpeft.spec.guide import advice
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.registry import kinds
@@ -214,3 +215,47 @@ def test_counts_are_remembered(skeleton: nn.Module) -> None:
     variant = load_variant("prefix-tuning-plus")
     assert counter(variant) == counter(variant) == 36_864
     assert len(counter.known) == 1
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
+def test_the_guide_leaves_out_what_its_rules_refuse(space: Space) -> None:
+    """With the guide no module is dead at init, and fewer break a rule: those whose space leaves no other choice."""
+    broken = {}
+    for guide in (True, False):
+        found = []
+        for seed in range(SAMPLES):
+            try:
+                draft = walk(space.positions, RandomChooser(seed), solve=False, guide=guide)
+                variant = load_variant({"name": "sampled", "modules": draft.modules})
+            except (InfeasibleError, SpecError):
+                continue
+            found += [a.rule.id for a in advice(variant) if a.rule.severity != "consider"]
+        broken[guide] = found
+    assert "alive-at-init" not in broken[True]
+    assert len(broken[True]) < len(broken[False])
+
+
+def test_the_guide_yields_where_a_space_leaves_one_choice() -> None:
+    """A rule never makes a space infeasible."""
+    text = "modules: [{templates: {a: {placement: outside, feature_map: squared_relu, memory: matrix, query: {norm: none}}}}]"
+    draft = walk(space_of(text).positions, RandomChooser(0), solve=False, guide=True)
+    assert draft.modules[0]["feature_map"]["kind"] == "squared_relu"
+
+
+def test_the_guide_closes_a_dead_branch() -> None:
+    """A memory that reads zero is never put behind a gate that starts at zero."""
+    text = """
+modules:
+  - templates:
+      a:
+        placement: outside
+        feature_map: elu
+        memory: matrix
+        gate: [none, {kind: scalar, activation: tanh, init: 0.0}, {kind: token, activation: sigmoid}]
+"""
+    asked = {True: set(), False: set()}
+    for seed in range(40):
+        for guide in (True, False):
+            draft = walk(space_of(text).positions, RandomChooser(seed), solve=False, guide=guide)
+            asked[guide].add(draft.modules[0]["gate"]["kind"])
+    assert asked == {True: {"none", "token"}, False: {"none", "scalar", "token"}}

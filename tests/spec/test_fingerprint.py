@@ -120,6 +120,9 @@ def test_sharing_at_a_site_of_one_head_is_one_thing() -> None:
         data = changed("memory.per", per, {**module, "phi_per": per})
         prints.add(fingerprint({"name": "x", "modules": [data]}))
     assert len(prints) == 1
+    whole = changed("memory.per", "model", {**module, "phi_per": "layer"})
+    assert fingerprint({"name": "x", "modules": [whole]}) not in prints
+    assert fingerprint({"name": "x", "modules": [{**module, "phi_per": "model"}]}) not in prints
 
 
 def test_shipped_variants_are_all_different() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from ctxpeft.search.space.nodes import Fixed, Node, Record
+from ctxpeft.spec.guide import RULES, Facts, Rule
 from ctxpeft.spec.legality import TABLE, Row
+from ctxpeft.spec.module import usual_merge, usual_normalizer, usual_source
 
 
 class UndecidedError(Exception):
@@ -75,6 +77,30 @@ def certain(cls: type[BaseModel], name: str, node: Node) -> bool:
 
 
 RESOLVED_LATER = {("merge", "ModuleSpec"), ("normalizer", "ModuleSpec"), ("source", "QuerySpec")}
+
+
+def resolve(module: Partial, parent: Partial, name: str) -> None:
+    """Decide a key that was left out as the module itself will, once what it depends on is decided."""
+    try:
+        if name == "merge":
+            parent.decide(name, usual_merge(module.placement))
+        elif name == "source":
+            parent.decide(name, usual_source(module.site))
+        else:
+            parent.decide(name, usual_normalizer(module.placement, module.memory))
+    except UndecidedError:
+        return
+
+
+def broken_rule(module: Partial) -> Rule | None:
+    """The first rule of the guide, `must` or `should`, that the module breaks whatever else is decided."""
+    for rule in RULES:
+        try:
+            if rule.severity != "consider" and rule.broken(module, Facts()):  # type: ignore[arg-type]
+                return rule
+        except UndecidedError:
+            continue
+    return None
 
 
 def broken_row(module: Partial) -> Row | None:

@@ -9,7 +9,15 @@ from pydantic import BaseModel, ValidationError
 
 from ctxpeft.search.space.chooser import Chooser
 from ctxpeft.search.space.nodes import Fixed, Label, Node, Options, Position, Range, Record, Size
-from ctxpeft.search.space.partial import Partial, UndecidedError, broken_row, certain, preview
+from ctxpeft.search.space.partial import (
+    Partial,
+    UndecidedError,
+    broken_row,
+    broken_rule,
+    certain,
+    preview,
+    resolve,
+)
 
 FINEST = ("count", "rank", "width")
 
@@ -47,8 +55,10 @@ class Draft:
     templates: list[str] = field(default_factory=list)
 
 
-def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool) -> Draft:
+def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: bool = False) -> Draft:
     """One design. With `solve`, the finest size of each module is left free; every other size is a question.
+
+    With `guide`, alternatives that break a rule of the construction guide are not asked about while others remain.
 
     Raises InfeasibleError, with the legality table's reason, where every remaining alternative is illegal.
     """
@@ -59,7 +69,7 @@ def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool) -> Draf
             continue
         names = [name for name, _ in position.templates]
         name = names[0] if len(names) == 1 else str(chooser.option(f"{prefix}template", names))
-        module = _Module(chooser, solve)
+        module = _Module(chooser, solve, guide)
         data = module.record(dict(position.templates)[name], f"{prefix}{name}")
         draft.modules.append(data)
         draft.free.append(module.settle_sizes())
@@ -70,9 +80,10 @@ def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool) -> Draf
 class _Module:
     """The walk through one module; `root` is what the legality table sees so far."""
 
-    def __init__(self, chooser: Chooser, solve: bool) -> None:
+    def __init__(self, chooser: Chooser, solve: bool, guide: bool) -> None:
         self.chooser = chooser
         self.solve = solve
+        self.guide = guide
         self.root: Partial | None = None
         self.sizes: list[tuple[Free, Size]] = []
 
@@ -95,6 +106,9 @@ class _Module:
         if isinstance(node, Fixed):
             if certain(parent.of, name, node):
                 parent.decide(name, node.value)
+            else:
+                assert self.root is not None
+                resolve(self.root, parent, name)
             return node.value
         if isinstance(node, Record):
             return self.record(node, path, parent, name)
@@ -121,6 +135,7 @@ class _Module:
         """Ask among the branches that the legality table and the record's own checks leave; no question for one."""
         assert self.root is not None
         legal: list[tuple[Label, Node]] = []
+        wise: list[tuple[Label, Node]] = []
         reason = None
         for label, branch in node.branches:
             parent.undecide(name)
@@ -130,10 +145,13 @@ class _Module:
             reason = reason or row
             if row is None:
                 legal.append((label, branch))
+                if self.guide and broken_rule(self.root) is None:
+                    wise.append((label, branch))
         parent.undecide(name)
         if not legal:
             assert reason is not None
             raise InfeasibleError(reason.id, f"{path}: {reason.reason}")
+        legal = wise or legal
         if any(label is None for label, _ in legal):
             legal = [pair for pair in legal if _accepted(parent.of, data, name, pair[1])] or legal
         legal = self._distinct(legal, name)
