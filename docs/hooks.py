@@ -65,7 +65,7 @@ def blocks() -> str:
             parts.append(f"{inspect.cleandoc(cls.__doc__ or '')}\n")
             facts = [
                 f"{fact}: {getattr(cls, fact)}"
-                for fact in ("sign", "bounded", "learned")
+                for fact in ("sign", "bounded", "learned", "random")
                 if hasattr(cls, fact)
             ]
             facts += [f"source: {cls.cites}"] if cls.cites else []

@@ -13,8 +13,14 @@ from ctxpeft.spec.module import ModuleSpec
 def shared_parts(spec: ModuleSpec) -> list[str]:
     """The parts of a module that serve all layers."""
     parts = ["memory"] if getattr(spec.memory, "per", None) == "model" else []
-    learned = spec.feature_map is not None and spec.feature_map.learned
-    return [*parts, "feature_map"] if learned and spec.phi_per == "model" else parts
+    phi = spec.feature_map
+    owned = phi is not None and spec.phi_per == "model" and (phi.has_parameters() or phi.random)
+    return [*parts, "feature_map"] if owned else parts
+
+
+def _shapes(part: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the parameters and saved buffers."""
+    return {key: tuple(t.shape) for key, t in part.state_dict().items()}
 
 
 class SharedBlocks(FullPrecision):
@@ -27,9 +33,9 @@ class SharedBlocks(FullPrecision):
         super().__init__()
         for name in shared_parts(modules[0].spec):
             part: nn.Module = getattr(modules[0], name)
-            wanted = {key: tuple(p.shape) for key, p in part.named_parameters()}
+            wanted = _shapes(part)
             for module in modules:
-                found = {key: tuple(p.shape) for key, p in getattr(module, name).named_parameters()}
+                found = _shapes(getattr(module, name))
                 if found != wanted:
                     key = next(k for k in wanted if found.get(k) != wanted[k])
                     raise HostError(

@@ -63,17 +63,19 @@ class FeatureMapSpec(BlockSpec):
     """phi: R^d -> R^w, of each token alone.
 
     sign: `positive` if no entry of phi is ever negative; such a map can be normalised and can compete inside.
-    bounded: whether no entry exceeds 2 in size, whatever x is. learned: whether the kind has parameters. The options
-    of a kind can narrow sign and learned down; `is_positive` and `has_parameters` speak of one spec.
+    bounded: whether no entry exceeds 2 in size, whatever x is. learned: whether the kind has parameters. random:
+    whether it has buffers that are drawn at build, and saved. The options of a kind can narrow sign and learned down;
+    `is_positive` and `has_parameters` speak of one spec.
 
-    A map with parameters has one set a `phi_per`. A map without is one for the layer, shared by all its heads, and
-    by the queries and keys of kernel slots; random maps draw their buffers once, at build, and save them.
+    A map with parameters has one set a `phi_per`. A map without is the same for all heads of a layer, and for the
+    queries and keys of kernel slots; a random one is drawn once a layer, or with phi_per `model` once for all layers.
     """
 
     family: ClassVar[str] = "feature_map"
     sign: ClassVar[Literal["positive", "signed"]] = "signed"
     bounded: ClassVar[bool] = False
     learned: ClassVar[bool] = False
+    random: ClassVar[bool] = False
 
     @abstractmethod
     def out_width(self, width: int) -> int:

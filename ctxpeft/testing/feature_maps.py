@@ -65,6 +65,12 @@ class FeatureMapConformance:
         assert bool(list(self._module().parameters())) == self.spec.has_parameters()
         assert self.spec.learned or not self.spec.has_parameters()
 
+    def test_random_is_declared(self) -> None:
+        """A map without parameters has saved buffers exactly if it says it is random; the others have none."""
+        buffers = set(self._module().state_dict()) - dict(self._module().named_parameters()).keys()
+        assert self.spec.has_parameters() or bool(buffers) == self.spec.random
+        assert not self.spec.random or buffers
+
     def test_bounded_is_declared(self) -> None:
         """No entry of a map that calls itself bounded exceeds 2 in size, however large the input."""
         if self.spec.bounded:

@@ -77,6 +77,22 @@ def test_counted_without_a_draw(name: str) -> None:
     assert predicted == handle.num_parameters() == sum(p.numel() for p in handle.parameters())
 
 
+def test_one_draw_for_all_layers(tmp_path: Path) -> None:
+    """Under phi_per: model a random map is drawn, held and saved once, and every layer reads through it."""
+    module = {**MODULES["favor-matrix"], "phi_per": "model", "memory": {"kind": "matrix", "per": "model"}}
+    model = tiny_model()
+    handle = ctxpeft.attach(model, {"name": "shared", "modules": [module]}, seed=1)
+    drawn = [key for key in handle.state_dict() if key.endswith("projection")]
+    assert drawn == ["shared.0.feature_map.projection"]
+    maps = {id(built.module.feature_map) for built in handle.built}
+    assert len(maps) == 1
+    perturb(handle)
+    expected = model(IDS).logits
+    handle.save(tmp_path)
+    ctxpeft.load(again := tiny_model(), tmp_path)
+    assert torch.equal(again(IDS).logits, expected)
+
+
 def test_training_leaves_the_map() -> None:
     """A step of the optimizer moves the memory and not the random map."""
     model = tiny_model().train()
@@ -93,7 +109,7 @@ def test_training_leaves_the_map() -> None:
 def test_queries_and_keys_go_through_one_map(name: str) -> None:
     """One draw a layer serves the queries of all heads and the keys of all slots: phi(q).phi(k) is a kernel."""
     handle = ctxpeft.attach(tiny_model(), variant(name), seed=0)
-    for _, _, module in handle.built:
+    for module in (built.module for built in handle.built):
         (projection,) = (t for key, t in module.state_dict().items() if key.endswith("projection"))
         assert projection.shape == (1, 12, 8)
         key = module.memory.slots.key.detach()

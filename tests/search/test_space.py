@@ -17,6 +17,7 @@ from ctxpeft.search.space.tree import lines, size
 from ctxpeft.search.space.walk import InfeasibleError, walk
 from ctxpeft.search.spacefile import Space, load_space
 from ctxpeft.shipped import shipped_names
+from ctxpeft.spec.blocks import FeatureMapSpec
 from ctxpeft.spec.guide import advice
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.module import ModuleSpec
@@ -158,10 +159,17 @@ def test_sharing_is_asked_of_maps_with_parameters_only() -> None:
         f"modules: [{{templates: {{a: {{placement: outside, memory: matrix, feature_map: {maps}, phi_per: any}}}}}}]"
     )
     for seed in range(100):
-        chooser = RandomChooser(seed)
+        chooser = Recorder(seed)
         module = walk(space.positions, chooser, solve=False).modules[0]
-        learned = ModuleSpec.model_validate(module).feature_map.has_parameters()  # type: ignore[union-attr]
-        assert ("a.phi_per" in chooser.asked) == learned
+        phi = ModuleSpec.model_validate(module).feature_map
+        assert isinstance(phi, FeatureMapSpec)
+        asked = [name for name in chooser.alternatives if name.startswith("a.phi_per")]
+        if phi.has_parameters():
+            assert asked == ["a.phi_per"]
+        elif phi.random:
+            assert chooser.alternatives[asked[0]] == ("query_head", "model")
+        else:
+            assert asked == []
 
 
 MODULE = "modules: [{{templates: {{a: {{placement: outside, memory: matrix, feature_map: elu, {}}}}}}}]"

@@ -24,6 +24,7 @@ class FavorPlus(FeatureMapSpec):
     cites: ClassVar[str] = "Performers, arXiv:2009.14794"
     equation: ClassVar[str] = "exp(y W − ‖y‖²/2) / √m, y = x d^(−1/4), rows of W orthogonal, N(0, 1)"
     sign: ClassVar[Literal["positive", "signed"]] = "positive"
+    random: ClassVar[bool] = True
     kind: Literal["favor_plus"] = "favor_plus"
     width: Annotated[int, Field(ge=1), Domain(8, 512, log=True)] = 64
 

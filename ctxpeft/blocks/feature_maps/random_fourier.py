@@ -24,6 +24,7 @@ class RandomFourier(FeatureMapSpec):
     equation: ClassVar[str] = "√(2/m) cos(x W + b), W ~ N(0, 1/(σ² d))"
     sign: ClassVar[Literal["positive", "signed"]] = "signed"
     bounded: ClassVar[bool] = True
+    random: ClassVar[bool] = True
     kind: Literal["random_fourier"] = "random_fourier"
     width: Annotated[int, Field(ge=1), Domain(8, 512, log=True)] = 64
     bandwidth: Annotated[float, Field(gt=0), Domain(0.1, 10.0, log=True)] = 1.0

@@ -166,23 +166,23 @@ class _Module:
         )
 
     def _distinct(self, legal: list[tuple[Label, Node]], name: str) -> list[tuple[Label, Node]]:
-        """Without branches that are the same method here: sharing where there is one head, or nothing to share."""
-        assert self.root is not None
-        if name not in ("per", "phi_per"):
-            return legal
-        one_head = self.root.decided("site") not in (None, "head")
-        nothing_shared = name == "phi_per" and not self._map_may_have_parameters()
-        same = ("query_head", "kv_head", "head", "layer") if one_head or nothing_shared else ()
+        """Without branches that are the same method here."""
+        same = self._same_sharing(name)
         first = next((pair for pair in legal if pair[0] in same), None)
         return [pair for pair in legal if pair[0] not in same or pair is first]
 
-    def _map_may_have_parameters(self) -> bool:
+    def _same_sharing(self, name: str) -> tuple[str, ...]:
+        """The values of `per` and `phi_per` between which nothing differs: there is one head, or nothing to share."""
         assert self.root is not None
-        phi = self.root.decided("feature_map", absent=...)
-        try:
-            return phi is not None and (phi is ... or bool(phi.has_parameters()))
-        except UndecidedError:
-            return True
+        in_a_layer = ("query_head", "kv_head", "head", "layer")
+        if name == "phi_per":
+            phi = self.root.decided("feature_map", absent=...)
+            if phi is None:
+                return (*in_a_layer, "model")
+            if phi is not ... and not _may_have_parameters(phi):
+                return in_a_layer if phi.random else (*in_a_layer, "model")
+        one_head = self.root.decided("site") not in (None, "head")
+        return in_a_layer if one_head and name in ("per", "phi_per") else ()
 
     def _open(self, node: Range, parent: Partial, name: str) -> bool:
         """Whether the table leaves a number any freedom (length_bias has none without compete_length)."""
@@ -203,6 +203,13 @@ class _Module:
             if size is not free:
                 size.put(int(self.chooser.number(size.name, node.as_range())))
         return free
+
+
+def _may_have_parameters(phi: Any) -> bool:
+    try:
+        return bool(phi.has_parameters())
+    except UndecidedError:
+        return True
 
 
 def _default(cls: type[BaseModel], name: str) -> Any:
