@@ -103,6 +103,20 @@ def default(field: Any) -> str:
     return code("null" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
 
 
+def rules() -> str:
+    """The rules of the construction guide, each with an anchor of its own, and what the code holds by itself."""
+    from ctxpeft.spec.guide import HELD, RULES
+
+    parts = []
+    for rule in RULES:
+        title = rule.statement[0].upper() + rule.statement[1:]
+        parts.append(f"### {title} {{ #{rule.id} }}\n")
+        parts.append(f"*{rule.severity}*, at {code(rule.key)}: {rule.reason}.\n\nSource: {rule.source}.\n")
+    parts.append("## Held by construction\n")
+    parts += [f"- {code(name)}: {statement}; {reason}." for name, statement, reason in HELD]
+    return "\n".join(parts)
+
+
 def variants() -> str:
     """The shipped variants with their equations."""
     from ctxpeft.shipped import shipped_names
@@ -136,5 +150,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "blocks": blocks,
     "cli": cli,
     "legal-combinations": legal_combinations,
+    "rules": rules,
     "variants": variants,
 }

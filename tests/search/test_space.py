@@ -245,7 +245,7 @@ def test_the_guide_leaves_out_what_its_rules_refuse(space: Space) -> None:
 
 def test_the_guide_yields_where_a_space_leaves_one_choice() -> None:
     """A rule never makes a space infeasible."""
-    text = "modules: [{templates: {a: {placement: outside, feature_map: squared_relu, memory: matrix, query: {norm: none}}}}]"
+    text = MODULE.format("query: {norm: none}").replace("elu", "squared_relu")
     draft = walk(space_of(text).positions, RandomChooser(0), solve=False, guide=True)
     assert draft.modules[0]["feature_map"]["kind"] == "squared_relu"
 
