@@ -84,7 +84,7 @@ def test_dimensions_exist_only_under_their_parent(space: Space) -> None:
 def parents(name: str) -> list[tuple[str, str]]:
     """The answers a dimension's name says it stands under."""
     plain = re.sub(r"\{[^{}]*\}", "", name)
-    steps = plain.split(".")
+    steps = re.split(r"\.(?!\d)", plain)
     found = []
     for index, step in enumerate(steps[:-1]):
         if "=" in step:
@@ -227,7 +227,7 @@ def test_counts_are_remembered(skeleton: nn.Module) -> None:
 
 @pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
 def test_the_guide_leaves_out_what_its_rules_refuse(space: Space) -> None:
-    """With the guide no module is dead at init, and fewer break a rule: those whose space leaves no other choice."""
+    """With the guide no module is dead at init, and no more break a rule: those whose space leaves no other choice."""
     broken = {}
     for guide in (True, False):
         found = []
@@ -240,7 +240,8 @@ def test_the_guide_leaves_out_what_its_rules_refuse(space: Space) -> None:
             found += [a.rule.id for a in advice(variant) if a.rule.severity != "consider"]
         broken[guide] = found
     assert "alive-at-init" not in broken[True]
-    assert len(broken[True]) < len(broken[False])
+    assert len(broken[True]) <= len(broken[False])
+    assert len(broken[True]) < len(broken[False]) or space.name != "any"
 
 
 def test_the_guide_yields_where_a_space_leaves_one_choice() -> None:
