@@ -127,17 +127,26 @@ def rules() -> str:
 
 
 def variants() -> str:
-    """The shipped variants with their equations."""
-    from ctxpeft.shipped import shipped_names
-    from ctxpeft.spec.equation import variant_equations
-    from ctxpeft.spec.load import load_variant
+    """The shipped variants with their equations, and their parameters on the model that ships."""
+    from ctxpeft.cli._model import MINI
+    from ctxpeft.cli.ls import parameter_cells, variant_rows
 
-    rows = []
-    for name in shipped_names("variants"):
-        variant = load_variant(name)
-        equations = "<br>".join(code(equation) for equation in variant_equations(variant))
-        rows.append([code(name), variant.title, equations, variant.source])
-    return table(["name", "method", "equation", "source"], rows)
+    found = variant_rows(MINI)
+    counts, reasons = parameter_cells(found, "[^variant-{}]")
+    rows = [
+        [
+            code(row["name"]),
+            row["title"],
+            "<br>".join(code(equation) for equation in row["equations"]),
+            row["source"],
+            "exact" if row["exact"] else f"approximate: {row['differs']}",
+            count,
+        ]
+        for row, count in zip(found, counts, strict=True)
+    ]
+    headers = ["name", "method", "equation", "source", "fidelity", f"parameters on {MINI}"]
+    notes = [f"[^variant-{number}]: {reason}" for number, reason in enumerate(reasons, 1)]
+    return "\n\n".join([table(headers, rows), *notes])
 
 
 def cli() -> str:

@@ -24,7 +24,7 @@ from ctxpeft.search.space.nodes import Fixed, Node, Options, Range, Record, Size
 from ctxpeft.search.space.types import FieldType, field_type
 from ctxpeft.spec.explain import dotted, wrong_kind
 from ctxpeft.spec.module import ModuleSpec
-from ctxpeft.spec.registry import Kinds, kinds
+from ctxpeft.spec.registry import Kinds
 from ctxpeft.spec.yaml_lines import Document
 
 Path_ = tuple[str | int, ...]
