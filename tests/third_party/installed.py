@@ -81,7 +81,7 @@ def test_validate(capsys: Capture, variant: Path) -> None:
 
 def test_show(capsys: Capture, variant: Path) -> None:
     result = run(capsys, "show", variant, "--json").result
-    assert result["equations"] == ["o ← o + g sine(q)ᵀ M, g = nᵃ"]
+    assert result["equations"] == ["o ← o + g sin(ω ⊙ q)ᵀ M, g = nᵃ"]
     assert {"block": "gate.length", "equation": "g = nᵃ", "cites": ""} in result["blocks"]
 
 

@@ -26,6 +26,9 @@ class Length(GateSpec):
     def is_positive(self) -> bool:
         return True
 
+    def written(self, query: str, output: str) -> tuple[str, str]:
+        return "g", "nᵃ"
+
     def build(self, shape: SiteShape) -> nn.Module:
         return LengthGate(self.init, shape)
 

@@ -26,6 +26,9 @@ class Sine(FeatureMapSpec):
     def out_width(self, width: int) -> int:
         return width
 
+    def written(self, argument: str) -> str:
+        return f"sin(ω ⊙ {argument})"
+
     def naive(self, x: Tensor, params: dict[str, Tensor]) -> Tensor:
         """(N, d) -> (N, d) with ω (d)."""
         omega = params["frequency"]
