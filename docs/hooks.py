@@ -1,6 +1,7 @@
 """Pages and files that are generated from the code, so that they cannot fall behind it.
 
-A page asks for a part with a comment of its own line, `<!-- generated: NAME -->`.
+A page asks for a part with a comment of its own line, `<!-- generated: NAME -->`, and for a file of the repository,
+as a block of code, with `<!-- file: PATH -->`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MARK = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- (generated|file): (\S+) -->$", re.MULTILINE)
+REPOSITORY = Path(__file__).parents[1]
+LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put every generated part in its place."""
-    return MARK.sub(lambda match: PARTS[match.group(1)](), markdown)
+    """Put every generated part and every file in its place."""
+    return MARK.sub(lambda match: file(match[2]) if match[1] == "file" else PARTS[match[2]](), markdown)
 
 
 def on_post_build(config: Any, **_: Any) -> None:
@@ -32,6 +35,12 @@ def on_post_build(config: Any, **_: Any) -> None:
     folder.mkdir(exist_ok=True)
     for name, schema in (("variant", variant_schema()), ("space", SpaceFile.model_json_schema())):
         (folder / f"{name}.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+def file(path: str) -> str:
+    """A file of the repository, titled with its path."""
+    text = (REPOSITORY / path).read_text(encoding="utf-8").strip()
+    return f'```{LANGUAGES[Path(path).suffix]} title="{path}"\n{text}\n```'
 
 
 def table(headers: list[str], rows: list[list[str]]) -> str:
@@ -118,17 +127,26 @@ def rules() -> str:
 
 
 def variants() -> str:
-    """The shipped variants with their equations."""
-    from ctxpeft.shipped import shipped_names
-    from ctxpeft.spec.equation import variant_equations
-    from ctxpeft.spec.load import load_variant
+    """The shipped variants with their equations, and their parameters on the model that ships."""
+    from ctxpeft.cli._model import MINI
+    from ctxpeft.cli.ls import parameter_cells, variant_rows
 
-    rows = []
-    for name in shipped_names("variants"):
-        variant = load_variant(name)
-        equations = "<br>".join(code(equation) for equation in variant_equations(variant))
-        rows.append([code(name), variant.title, equations, variant.source])
-    return table(["name", "method", "equation", "source"], rows)
+    found = variant_rows(MINI)
+    counts, reasons = parameter_cells(found, "[^variant-{}]")
+    rows = [
+        [
+            code(row["name"]),
+            row["title"],
+            "<br>".join(code(equation) for equation in row["equations"]),
+            row["source"],
+            "exact" if row["exact"] else f"approximate: {row['differs']}",
+            count,
+        ]
+        for row, count in zip(found, counts, strict=True)
+    ]
+    headers = ["name", "method", "equation", "source", "fidelity", f"parameters on {MINI}"]
+    notes = [f"[^variant-{number}]: {reason}" for number, reason in enumerate(reasons, 1)]
+    return "\n\n".join([table(headers, rows), *notes])
 
 
 def cli() -> str:

@@ -46,17 +46,16 @@ def _config(variant: Variant) -> Any:
 
 def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
     """Inject the tuner in place. Raises HostError where PEFT finds none of the target modules."""
-    peft = _peft()
     config = _config(variant)
     before = {id(p) for p in model.parameters()}
     fresh = "_ctxpeft_base" not in model.__dict__
     remember(model)
     try:
-        peft.inject_adapter_in_model(config, model, adapter_name=name)
-    except ValueError as error:
+        _inject(model, config, variant, name)
+    except HostError:
         if fresh:
             release(model)
-        raise HostError(f"{variant.name}: PEFT cannot inject it here: {str(error).splitlines()[0]}") from None
+        raise
     controller = controller_of(model, create=True)
     mine = [(key, p) for key, p in model.named_parameters() if id(p) not in before]
     handle = PeftHandle(model, variant, name, mine)
@@ -68,12 +67,22 @@ def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
     return handle
 
 
+def _inject(model: nn.Module, config: Any, variant: Variant, name: str) -> None:
+    try:
+        _peft().inject_adapter_in_model(config, model, adapter_name=name)
+    except ValueError as error:
+        raise HostError(f"{variant.name}: PEFT cannot inject it here: {str(error).splitlines()[0]}") from None
+
+
 def count_injected(model: nn.Module, variant: Variant) -> int:
-    """Trainable parameters the tuner would add, counted on a copy of the model on the meta device."""
+    """Trainable parameters the tuner would add, counted on a copy of the model on the meta device.
+
+    Raises HostError where PEFT finds none of the target modules.
+    """
     with torch.device("meta"):
         bare: nn.Module = type(model)(copy.deepcopy(model.config))
         before = {id(p) for p in bare.parameters()}
-        _peft().inject_adapter_in_model(_config(variant), bare, adapter_name="default")
+        _inject(bare, _config(variant), variant, "default")
     return sum(p.numel() for p in bare.parameters() if id(p) not in before)
 
 

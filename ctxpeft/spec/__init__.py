@@ -1,1 +1,1 @@
-"""Specs: variants as data, checked against the algebra. No torch is needed to read one."""
+"""Specs: variants as data, checked against the algebra. No torch here; the blocks they choose among import it."""

@@ -14,7 +14,7 @@ from ctxpeft.spec.document import Document, dotted, one_line
 from ctxpeft.spec.fields import choice_at, keys_at
 from ctxpeft.spec.registry import Kinds, kinds
 
-__all__ = ["dotted", "shown", "spec_error"]
+__all__ = ["dotted", "shown", "spec_error", "wrong_kind"]
 
 Context = Mapping[str, Any]
 
@@ -103,9 +103,15 @@ def _about_kind(choice: Kinds, given: Any) -> str:
         return f"expected a mapping with a 'kind', found {shown(given)}"
     if "kind" not in given:
         return f"missing 'kind'{did_you_mean('', known)}"
-    if given["kind"] in list(kinds(choice.family)):
-        return f"{shown(given['kind'])} is made of another {choice.family} and cannot stand inside one"
-    return f"unknown kind {shown(given['kind'])}{did_you_mean(str(given['kind']), known)}"
+    return wrong_kind(choice, given["kind"])
+
+
+def wrong_kind(choice: Kinds, kind: Any) -> str:
+    """What to say of a kind that cannot stand here: the nearest name, and where kinds come from."""
+    if kind in list(kinds(choice.family)):
+        return f"{shown(kind)} is made of another {choice.family} and cannot stand inside one"
+    hint = did_you_mean(str(kind), choice.installed())
+    return f"unknown kind {shown(kind)}{hint} (kinds come from installed packages)"
 
 
 def _most_specific(problems: Sequence[ErrorDetails], data: Any) -> list[ErrorDetails]:

@@ -35,11 +35,16 @@ def _entries() -> dict[str, dict[str, EntryPoint]]:
         known = families.setdefault(family, {})
         if kind in known and known[kind].value != entry.value:
             raise SpecError(
-                f"two installed packages register the block '{entry.name}': {known[kind].value} and "
-                f"{entry.value}; uninstall one of them or rename its kind"
+                f"two installed packages register the block '{entry.name}': {_origin(known[kind])} and "
+                f"{_origin(entry)}; uninstall one of them or rename its kind"
             )
         known[kind] = entry
     return families
+
+
+def _origin(entry: EntryPoint) -> str:
+    """What an entry point points to, and the package it came with."""
+    return f"{entry.value} of {entry.dist.name}" if entry.dist else entry.value
 
 
 def families() -> list[str]:
@@ -61,13 +66,13 @@ def _load(entry: EntryPoint, family: str, kind: str) -> type[BlockSpec]:
         cls = entry.load()
     except Exception as error:  # an import of somebody else's package may fail in any way
         raise SpecError(
-            f"the block '{entry.name}' ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+            f"the block '{entry.name}' ({_origin(entry)}) cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, BlockSpec)):
-        raise SpecError(f"the block '{entry.name}' ({entry.value}) is not a subclass of BlockSpec")
+        raise SpecError(f"the block '{entry.name}' ({_origin(entry)}) is not a subclass of BlockSpec")
     if cls.family != family or cls.model_fields["kind"].default != kind:
         raise SpecError(
-            f"the block '{entry.name}' ({entry.value}) calls itself "
+            f"the block '{entry.name}' ({_origin(entry)}) calls itself "
             f"'{cls.family}.{cls.model_fields['kind'].default}'; the two names must agree"
         )
     return cls

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.spec.blocks import GateSpec
 from ctxpeft.testing.heads import Heads
 
 
 class GateConformance:
-    """Subclass it, set `gate` (as data), and pytest runs the laws on it.
+    """Subclass it, set `gate` (a spec, or one as data), and pytest runs the laws on it.
 
     class TestMyGate(GateConformance):
-        gate = {"kind": "mine", "activation": "tanh"}
+        gate = MyGate(activation="tanh")
     """
 
-    gate: dict[str, Any]
+    gate: GateSpec | dict[str, Any]
 
     def _module(self, heads: Heads, fresh: bool = False) -> ContextModule:
         spec = {"placement": "outside", "memory": {"kind": "vector"}, "gate": self.gate}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 import ctxpeft
+from ctxpeft.data import mini_model_path
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.registry import families, kinds
 from ctxpeft.spec.schema import variant_schema
@@ -33,6 +35,70 @@ def test_ls_variants_json(capsys: Capture) -> None:
     assert rows["prefix-tuning"]["identity_at_init"] is False
     assert rows["lora-qv"]["placement"] == "peft"
     assert rows["lora-qv"]["identity_at_init"] is None
+
+
+def test_ls_variants_says_what_is_exact(capsys: Capture) -> None:
+    rows = run(capsys, "ls", "variants", "--json").result["variants"]
+    assert {row["exact"] for row in rows} == {True, False}
+    for row in rows:
+        assert row["differs"] == ctxpeft.load_variant(row["name"]).differs
+        assert row["exact"] == (row["differs"] == "")
+        assert "trainable" not in row
+    lines = run(capsys, "ls").out.splitlines()
+    assert "trainable" not in lines[0].split()
+    words = ["exact" if row["exact"] else "approximate" for row in rows]
+    assert [line[lines[0].index("fidelity") :].split()[0] for line in lines[1:]] == words
+
+
+def test_ls_variants_on_a_model(capsys: Capture) -> None:
+    """Every count is the one that attaching makes, and the skeleton is loaded once for all of them."""
+    from transformers import AutoModelForCausalLM
+
+    rows = run(capsys, "ls", "variants", "--model", "ctxpeft-mini", "--json").result["variants"]
+    assert [row["name"] for row in rows] == shipped_names("variants")
+    assert all(row["refused"] is None for row in rows)
+    counts = {row["name"]: row["trainable"] for row in rows}
+    model = AutoModelForCausalLM.from_pretrained(mini_model_path())
+    for name in ("prefix-tuning-plus", "prefix-tuning-mlp", "gated-sdpa", "lora-qv"):
+        handle = ctxpeft.attach(model, name, seed=0)
+        assert counts[name] == handle.num_parameters() > 0
+        handle.detach()
+    lines = run(capsys, "ls", "variants", "-m", "ctxpeft-mini").out.splitlines()
+    column = lines[0].index("trainable")
+    printed = [line[column:].split()[0] for line in lines[1:]]
+    assert printed == [f"{count:,}" for count in counts.values()]
+
+
+def test_ls_variants_that_a_model_cannot_host(tmp_path: Path, capsys: Capture) -> None:
+    """GPT-2 has no q_proj: a dash, and the reason once below the table."""
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 61}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}), encoding="utf-8")
+    outcome = run(capsys, "ls", "variants", "--model", tmp_path, "--json")
+    rows = {row["name"]: row for row in outcome.result["variants"]}
+    assert outcome.code == 0
+    assert rows["prefix-tuning-plus"]["trainable"] == 2 * 4 * 8 * 8
+    assert rows["lora-qv"]["trainable"] is None
+    assert "PEFT cannot inject it here" in rows["lora-qv"]["refused"]
+    lines = run(capsys, "ls", "variants", "--model", tmp_path).out.splitlines()
+    (line,) = (line for line in lines if line.startswith("lora-qv "))
+    mark = re.search(r"  - (\[\d\])  ", line)
+    assert mark is not None
+    (note,) = (line for line in lines if line.startswith(mark[1]))
+    assert "lora-qv: PEFT cannot inject it here" in note
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["blocks", "--model", "ctxpeft-mini"], "it does not go with 'blocks'\n"),
+        (["variants", "--model", "nowhere-at-all"], "model 'nowhere-at-all' cannot be loaded"),
+    ],
+)
+def test_ls_on_a_wrong_model(arguments: list[str], message: str, capsys: Capture) -> None:
+    outcome = run(capsys, "ls", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
 
 
 def test_ls_blocks(capsys: Capture) -> None:

@@ -183,7 +183,7 @@ ERRORS = [
         MODULE.format("site: [head, fnn]"),
         "modules[0].templates.a.site[1]: 'fnn' is not valid here; did you mean 'ffn'?",
     ),
-    (MODULE.format("gate: [none, scaler]"), "unknown kind 'scaler' of gate; did you mean 'scalar'?"),
+    (MODULE.format("gate: [none, scaler]"), "unknown kind 'scaler'; did you mean 'scalar'?"),
     (
         "modules: [{templates: {a: {placement: outside, memory: matrix, feature_map: {kind: film, base: film}}}}]",
         "modules[0].templates.a.feature_map.base: 'film' is made of another feature_map and cannot stand inside one",

@@ -22,9 +22,9 @@ from ctxpeft.errors import SpecError, did_you_mean
 from ctxpeft.search.space.derive import default_node, derive_field, derive_record, record
 from ctxpeft.search.space.nodes import Fixed, Node, Options, Range, Record, Size, options, unique_labels
 from ctxpeft.search.space.types import FieldType, field_type
-from ctxpeft.spec.explain import dotted
+from ctxpeft.spec.explain import dotted, wrong_kind
 from ctxpeft.spec.module import ModuleSpec
-from ctxpeft.spec.registry import Kinds, kinds
+from ctxpeft.spec.registry import Kinds
 from ctxpeft.spec.yaml_lines import Document
 
 Path_ = tuple[str | int, ...]
@@ -96,14 +96,8 @@ class PatternParser:
         )
         nodes: list[Node] = []
         for kind in wanted:
-            if kind not in known and kind in kinds(choice.family):
-                raise self.fail(
-                    path, f"'{kind}' is made of another {choice.family} and cannot stand inside one"
-                )
             if kind not in known:
-                raise self.fail(
-                    path, f"unknown kind '{kind}' of {choice.family}{did_you_mean(str(kind), known)}"
-                )
+                raise self.fail(path, wrong_kind(choice, kind))
             nodes.append(self._record(known[kind], {**data, "kind": kind}, path))
         return options(unique_labels(nodes))
 

@@ -1,0 +1,34 @@
+"""The generated parts of the documentation are what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ctxpeft
+from ctxpeft.cli._model import empty_model
+from ctxpeft.hosts.count import count_parameters
+from ctxpeft.shipped import shipped_names
+
+
+def test_every_mark_can_be_filled(repository: Path, hooks: Any) -> None:
+    marks = [
+        (kind, name)
+        for page in (repository / "docs").rglob("*.md")
+        for kind, name in hooks.MARK.findall(page.read_text(encoding="utf-8"))
+    ]
+    assert {name for kind, name in marks if kind == "generated"} == set(hooks.PARTS)
+    assert all(hooks.file(name) for kind, name in marks if kind == "file")
+
+
+def test_variants_stand_with_fidelity_and_parameters(hooks: Any) -> None:
+    lines = hooks.variants().splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    assert rows[0][-2:] == ["fidelity", "parameters on ctxpeft-mini"]
+    names = shipped_names("variants")
+    assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in names]
+    skeleton = empty_model("ctxpeft-mini")
+    for name, row in zip(names, rows[2:], strict=True):
+        variant = ctxpeft.load_variant(name)
+        fidelity = f"approximate: {variant.differs}" if variant.differs else "exact"
+        assert row[-2:] == [fidelity, f"{count_parameters(skeleton, variant):,}"]

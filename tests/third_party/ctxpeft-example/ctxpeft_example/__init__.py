@@ -1,0 +1,1 @@
+"""Blocks for ctxpeft, one a file."""
