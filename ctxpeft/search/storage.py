@@ -14,35 +14,52 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.exc import ArgumentError
 
 from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
+from ctxpeft.extras import require
 from ctxpeft.files import write_text
+from ctxpeft.search.patience import PatientStorage
 
 HEARTBEAT_S = 30
 OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
 
 
 def open_storage(url: str) -> RDBStorage:
-    """An RDBStorage whose trials carry a heartbeat and are queued again when it stops. Raises CtxpeftError."""
+    """An RDBStorage whose trials carry a heartbeat and are queued again when it stops.
+
+    A database server may go away and come back; SQLite's file may not. Raises CtxpeftError, without the password of
+    the URL, if the database cannot be opened.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    arguments: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    file = url.startswith("sqlite")
+    if url.startswith("postgresql:"):
+        require("psycopg2", "postgres", "a study on PostgreSQL")
     try:
-        storage = RDBStorage(
-            url,
-            engine_kwargs=arguments,
+        storage: RDBStorage = (RDBStorage if file else PatientStorage)(
+            url.replace("postgresql:", "postgresql+psycopg2:", 1),
+            engine_kwargs={"connect_args": {"timeout": 60}} if file else {"pool_pre_ping": True},
             heartbeat_interval=HEARTBEAT_S,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
         )
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CtxpeftError(f"storage {url} cannot be opened: {reason}") from None
+        raise CtxpeftError(f"storage {without_password(url)} cannot be opened: {reason}") from None
     if storage.engine.dialect.name == "sqlite":
         event.listen(storage.engine, "begin", _write_lock)
     return storage
+
+
+def without_password(url: str) -> str:
+    """A storage URL as messages and reports may show it."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.rpartition("@")[2]
 
 
 def _write_lock(connection: Connection) -> None:
@@ -57,11 +74,10 @@ def load_study(url: str, name: str | None) -> optuna.Study:
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:
-        raise CtxpeftError(
-            f"{url} holds {len(names)} studies; give --study NAME ({', '.join(sorted(names)) or 'none'})"
-        )
+        held = ", ".join(sorted(names)) or "none"
+        raise CtxpeftError(f"{without_password(url)} holds {len(names)} studies; give --study NAME ({held})")
     if name not in names:
-        raise CtxpeftError(f"{url} holds no study '{name}'{did_you_mean(name, names)}")
+        raise CtxpeftError(f"{without_password(url)} holds no study '{name}'{did_you_mean(name, names)}")
     return optuna.load_study(study_name=name, storage=storage)
 
 
