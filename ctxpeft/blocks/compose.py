@@ -11,7 +11,8 @@ query sees nothing at all (Z = 0), o is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,31 +21,52 @@ from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.context_module import ContextModule
 
 Active = tuple[ContextModule, Tensor | None]
+Parts = tuple[ContextModule, Tensor | None, Read, Tensor | None]
 
 
-def compose(capture: Capture, active: Sequence[Active]) -> tuple[Tensor, Tensor | None]:
+@dataclass(frozen=True)
+class Contribution:
+    """What one module did to the output of its site, for instruments.
+
+    change (B, H, T, dv): what it added to o, H all heads of the site. weight (B, H, T): what it took of the softmax,
+    inside only. gate: its gate as it was read, None where there is none.
+    """
+
+    module: ContextModule
+    change: Tensor
+    weight: Tensor | None
+    gate: Tensor | None
+
+
+Watch = Callable[[Capture, Contribution], None]
+
+
+def compose(
+    capture: Capture, active: Sequence[Active], watch: Watch | None = None
+) -> tuple[Tensor, Tensor | None]:
     """The merged output, shaped and typed as `capture.output`, and the weight (B, Hq, T) left to the content.
 
     Each module comes with booleans (B, 1 or T) that say where it acts, or None for everywhere. The content weight is
-    None where no module competes.
+    None where no module competes. `watch` is told what each module contributed.
     """
     output = capture.output
     with torch.autocast(output.device.type, enabled=False):
         reads = [(module, mask, *module.read(capture)) for module, mask in active]
         o = output.to(active[0][0].dtype)
         content_weight = None
+        tell = (lambda part: watch(capture, part)) if watch is not None else None
         inside = [entry for entry in reads if entry[0].spec.placement == "inside"]
         if inside:
             assert capture.log_mass is not None
-            o, content_weight = _compete(o, capture.log_mass().to(o.dtype), inside)
+            o, content_weight = _compete(o, capture.log_mass().to(o.dtype), inside, tell)
         for module, mask, read, gate in reads:
             if module.spec.placement == "outside":
-                o = _merge_outside(o, module, mask, read, gate)
+                o = _merge_outside(o, module, mask, read, gate, tell)
         return o.to(output.dtype), content_weight
 
 
 def _compete(
-    o: Tensor, log_mass: Tensor, inside: Sequence[tuple[ContextModule, Tensor | None, Read, Tensor | None]]
+    o: Tensor, log_mass: Tensor, inside: Sequence[Parts], tell: Callable[[Contribution], None] | None
 ) -> tuple[Tensor, Tensor]:
     """Joint softmax of the content (o (B, H, T, dv), L (B, H, T)) and all inside modules."""
     parts = []
@@ -57,25 +79,34 @@ def _compete(
             c = torch.where(mask[:, None], c, -torch.inf)
         if gate is not None:
             gate = _all_heads(gate, module.heads, o.shape[1])
-        parts.append((n, m, c, gate))
+        parts.append((module, n, m, c, gate))
         shift = torch.maximum(shift, c.detach())
     shift = torch.where(torch.isneginf(shift), torch.zeros_like(shift), shift)
     total = torch.exp(log_mass - shift)
-    for _, m, c, _ in parts:
+    for _, _, m, c, _ in parts:
         total = total + torch.exp(c - shift) * m
     total = total.masked_fill(total < torch.finfo(total.dtype).tiny, 1.0)
     merged, weight = o, torch.ones_like(total)
-    for n, m, c, gate in parts:
+    for module, n, m, c, gate in parts:
         share = torch.exp(c - shift) / total
         change = share[..., None] * (n - m[..., None] * o)
         rho = share * m
-        merged = merged + (change if gate is None else gate * change)
-        weight = weight - (rho if gate is None else gate[..., 0] * rho)
+        if gate is not None:
+            change, rho = gate * change, gate[..., 0] * rho
+        merged = merged + change
+        weight = weight - rho
+        if tell is not None:
+            tell(Contribution(module, change, rho, gate))
     return merged, weight
 
 
 def _merge_outside(
-    o: Tensor, module: ContextModule, mask: Tensor | None, read: Read, gate: Tensor | None
+    o: Tensor,
+    module: ContextModule,
+    mask: Tensor | None,
+    read: Read,
+    gate: Tensor | None,
+    tell: Callable[[Contribution], None] | None,
 ) -> Tensor:
     """add: o + g r; mix: (1 - g) o + g r; scale: g o. Heads, rows and tokens out of scope are left as they are."""
     merge = module.spec.merge
@@ -90,6 +121,8 @@ def _merge_outside(
         change = (gate - 1) * mine
     if mask is not None:
         change = change * mask[:, None, :, None].to(change.dtype)
+    if tell is not None:
+        tell(Contribution(module, _all_heads(change.expand_as(mine), module.heads, o.shape[1]), None, gate))
     if module.heads is None:
         return o + change
     return o.index_add(1, module.heads, change.expand_as(mine).contiguous())
