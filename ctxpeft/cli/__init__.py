@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Compare variants: rates tuned, seeds shared, intervals given.",
     ),
     "search": ("ctxpeft.cli.search", "Search a space of variants."),
+    "diagnose": ("ctxpeft.cli.diagnose", "Measure what adapters do: dilution, spectrum, attention, gates."),
     "report": ("ctxpeft.cli.report", "Report on a search that ran, or still runs."),
 }
 

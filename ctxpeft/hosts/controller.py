@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ctxpeft.errors import HostError, did_you_mean
 
 if TYPE_CHECKING:
+    from ctxpeft.blocks.capture import Capture
+    from ctxpeft.blocks.compose import Contribution, Watch
     from ctxpeft.blocks.states import TextStates
     from ctxpeft.hosts.handle import BaseHandle
     from ctxpeft.hosts.passes import Pass
@@ -71,6 +73,7 @@ class Controller:
         self.segments: Tensor | None = None
         self.passes: list[Pass] = []
         self.recording: dict[int, TextStates] | None = None
+        self.watch: Callable[[int | None, Capture, Contribution], None] | None = None
 
     def plan(self) -> Plan:
         """What a forward pass that runs now will do."""
@@ -79,6 +82,11 @@ class Controller:
             order = dict.fromkeys(r for r in self.routed if r is not None)
             return Plan(tuple(n for n in order if n not in self.silenced), self.routed, facts)
         return Plan(tuple(n for n in self.active if n not in self.silenced), None, facts)
+
+    def watch_at(self, layer: int | None) -> Watch | None:
+        """Who is told what the modules of a layer contribute, None for nobody."""
+        watch = self.watch
+        return None if watch is None else lambda capture, part: watch(layer, capture, part)
 
     def check(self, names: Sequence[str | None]) -> None:
         """Raises HostError if a name is not attached, or is an HF PEFT adapter where only ours can go."""

@@ -88,4 +88,4 @@ class Root:
         if not active:
             return None
         capture = Capture(output=output[:, None], positions=plan.positions)
-        return compose(capture, active)[0][:, 0]
+        return compose(capture, active, self.controller.watch_at(None))[0][:, 0]

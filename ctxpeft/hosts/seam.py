@@ -168,7 +168,7 @@ class Seam:
             recording[self.layer.index] = self._states(capture, key, value)
         if not active:
             return output.transpose(1, 2), weights
-        merged, kept = compose(capture, active)
+        merged, kept = compose(capture, active, self.controller.watch_at(self.layer.index))
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
@@ -231,7 +231,8 @@ class Seam:
             hidden=None if hidden is None else hidden[:, None],
             positions=self.plan.positions,
         )
-        merged = compose(capture, active)[0][:, 0]
+        watch = self.controller.watch_at(self.layer.index)
+        merged = compose(capture, active, watch)[0][:, 0]
         return (merged, *output[1:]) if isinstance(output, tuple) else merged
 
 
