@@ -59,6 +59,7 @@ class Problem:
             scaling=self.width**-0.5,
             sinks=normal(heads) if self.sinks else None,
             softcap=self.softcap,
+            seed=self.seed,
         )
 
     def visible(self) -> Tensor:
@@ -84,7 +85,8 @@ class Problem:
 class Heads:
     """Queries (B, Hq, T, d), keys (B, Hkv, S, d), values (B, Hkv, S, dv), visibility (B, T, S), all float64.
 
-    sinks (Hq,): a score a head that takes mass and has no value. softcap: the cap on content scores.
+    sinks (Hq,): a score a head that takes mass and has no value. softcap: the cap on content scores. seed: for
+    whatever else a law draws.
     """
 
     query: Tensor
@@ -96,6 +98,7 @@ class Heads:
     scaling: float
     sinks: Tensor | None = None
     softcap: float | None = None
+    seed: int = 0
 
     @classmethod
     def random(

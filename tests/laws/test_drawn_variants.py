@@ -35,7 +35,10 @@ def on_two_layers(variant, layers, heads):
     """The variant with scopes that a model of two layers and four heads has."""
     data = variant.to_dict()
     for module in data["modules"]:
-        module["scope"] = {**layers, **(heads if module.get("site", "head") == "head" else {})}
+        site, tokens = module.get("site", "head"), module.get("scope", {}).get("tokens", "all")
+        module["scope"] = {"tokens": tokens}
+        module["scope"] |= layers if site != "embeddings" else {}
+        module["scope"] |= heads if site == "head" else {}
     return load_variant(data)
 
 

@@ -5,7 +5,7 @@ from functools import cache
 from ctxpeft.shipped import shipped_names
 from ctxpeft.spec.load import load_variant
 from ctxpeft.testing.laws import HostLaws, SpecLaws
-from ctxpeft.testing.tiny import tiny_model
+from ctxpeft.testing.tiny import TinyTokenizer, tiny_model
 
 VARIANTS = shipped_names("variants")
 OURS = [name for name in VARIANTS if load_variant(name).peft is None]
@@ -16,7 +16,12 @@ class TestSpecs(SpecLaws):
     variants = VARIANTS
 
 
-class TestOnLlama(HostLaws):
+class Shipped(HostLaws):
+    def tokenizer(self):
+        return TinyTokenizer()
+
+
+class TestOnLlama(Shipped):
     """Laws leave the model as they found it, so one model serves them all."""
 
     variants = VARIANTS
@@ -25,7 +30,7 @@ class TestOnLlama(HostLaws):
         return lent("llama")
 
 
-class TestOnGpt2(HostLaws):
+class TestOnGpt2(Shipped):
     """The target modules of the wrapped HF PEFT tuners do not exist there."""
 
     variants = OURS
@@ -34,7 +39,7 @@ class TestOnGpt2(HostLaws):
         return lent("gpt2")
 
 
-class TestCountsOnThreeLayers(HostLaws):
+class TestCountsOnThreeLayers(Shipped):
     variants = VARIANTS
     laws = ("counts-its-parameters",)
 
@@ -42,7 +47,7 @@ class TestCountsOnThreeLayers(HostLaws):
         return lent("llama", num_hidden_layers=3)
 
 
-class TestInBfloat16(HostLaws):
+class TestInBfloat16(Shipped):
     """Single-precision memories in a half-precision host."""
 
     variants = OURS

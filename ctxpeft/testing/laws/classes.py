@@ -97,6 +97,10 @@ class HostLaws:
         """A small model in eval mode; a new one each time, or the same: laws leave it as they found it."""
         raise NotImplementedError("a subclass of HostLaws says which model its variants are attached to")
 
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model, for variants that begin from a text; left out, the one beside its weights."""
+        return None
+
     def pytest_generate_tests(self, metafunc: Any) -> None:
         if {"law", "variant"} <= set(metafunc.fixturenames):
             loaded = [load_variant(v) for v in self.variants]
@@ -111,7 +115,8 @@ class HostLaws:
         from ctxpeft.testing.laws.ground import Host
         from ctxpeft.testing.laws.run import run_law
 
-        outcome = run_law(law, Host(self.model(), variant, std=self.std), [law.most])
+        host = Host(self.model(), variant, self.std, self.tokenizer())
+        outcome = run_law(law, host, [law.most])
         if outcome.result == "does not apply":
             pytest.skip(outcome.reason)
         assert outcome.result == "holds", outcome.sentence()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,30 +26,39 @@ class DoesNotApply(Exception):  # noqa: N818 - an answer, not an error
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids (B, T) and which of them are real (B, T)."""
+    """Token ids (B, T), which of them are real, and which of them are generated rather than prompt (B, T)."""
 
     ids: Tensor
     mask: Tensor
+    generated: Tensor
 
     def padded(self, count: int, side: str) -> Batch:
         """The same rows with `count` more padding positions on the `left` or on the `right`."""
         zeros = self.ids.new_zeros(len(self.ids), count)
-        ids, mask = ([zeros, x] if side == "left" else [x, zeros] for x in (self.ids, self.mask))
-        return Batch(torch.cat(ids, 1), torch.cat(mask, 1))
+        parts = ([zeros, x] if side == "left" else [x, zeros] for x in self._tensors())
+        return Batch(*(torch.cat(pair, 1) for pair in parts))
 
     def hidden(self, count: int) -> Batch:
         """The first `count` tokens of the first row made padding."""
         mask = self.mask.clone()
         mask[0, :count] = 0
-        return Batch(self.ids * mask, mask)
+        return replace(self, ids=self.ids * mask, mask=mask)
 
     def rows(self, which: list[int]) -> Batch:
         """Some rows."""
-        return Batch(self.ids[which], self.mask[which])
+        return Batch(*(x[which] for x in self._tensors()))
+
+    def prompt(self) -> Batch:
+        """The same tokens, all of them prompt."""
+        return replace(self, generated=torch.zeros_like(self.generated))
 
     def followed_by(self, ids: Tensor) -> Batch:
-        """The rows with more real tokens at their end."""
-        return Batch(torch.cat([self.ids, ids], 1), torch.cat([self.mask, torch.ones_like(ids)], 1))
+        """The rows with more real, generated tokens at their end."""
+        new = (ids, torch.ones_like(ids), torch.ones_like(ids))
+        return Batch(*(torch.cat(pair, 1) for pair in zip(self._tensors(), new, strict=True)))
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.ids, self.mask, self.generated
 
     def positions(self) -> Tensor:
         """(B, T): counted over real tokens."""
@@ -59,12 +68,15 @@ class Batch:
 class Host:
     """A variant on a model. Laws take batches from it, run the model through it and leave comparisons in `evidence`.
 
-    std: how far `attached` moves parameters from their init. bare: the model alone, to see what it does by itself.
+    std: how far `attached` moves parameters from their init. tokenizer: for variants that begin from a text. bare:
+    the model alone, to see what it does by itself.
     """
 
-    def __init__(self, model: nn.Module, variant: Variant, std: float = 0.3) -> None:
+    def __init__(self, model: nn.Module, variant: Variant, std: float = 0.3, tokenizer: Any = None) -> None:
         self.model: Any = model
         self.variant = variant
+        self.tokenizer = tokenizer
+        self.scoped = any(m.scope.tokens != "all" for m in variant.modules)
         self.std = std
         self.bare = False
         self.evidence = Evidence()
@@ -97,17 +109,18 @@ class Host:
         return torch.tensor([i for i in range(config.vocab_size) if i not in special])
 
     def batch(self, rows: int, tokens: int, seed: int = 1) -> Batch:
-        """Random tokens, special ones left out."""
+        """Random tokens, special ones left out; the second half of each row counts as generated."""
         picked = torch.randint(
             len(self.ordinary), (rows, tokens), generator=torch.Generator().manual_seed(seed)
         )
         ids = self.ordinary[picked].to(self.model.get_input_embeddings().weight.device)
-        return Batch(ids, torch.ones_like(ids))
+        generated = (torch.arange(tokens, device=ids.device) >= tokens // 2).expand_as(ids).long()
+        return Batch(ids, torch.ones_like(ids), generated)
 
     @contextlib.contextmanager
     def attached(self, name: str = "law", seed: int = 0, moved: bool = True) -> Iterator[BaseHandle]:
         """Inside the block the variant is on the model, its parameters moved from their init."""
-        handle = ctxpeft.attach(self.model, self.variant, name=name, seed=seed)
+        handle = ctxpeft.attach(self.model, self.variant, name=name, seed=seed, tokenizer=self.tokenizer)
         try:
             if moved:
                 perturb(handle, self.std, seed)
@@ -135,7 +148,9 @@ class Host:
             given["attention_mask"] = batch.mask
             if "position_ids" in inspect.signature(self.model.forward).parameters:
                 given["position_ids"] = batch.positions()
-        return self.model(**given)
+        told = self.scoped and "_ctxpeft" in vars(self.model)
+        with ctxpeft.segments(self.model, batch.generated.bool()) if told else contextlib.nullcontext():
+            return self.model(**given)
 
     @contextlib.contextmanager
     def attention(self, backend: str) -> Iterator[None]:

@@ -23,8 +23,8 @@ def routed_rows(heads: Heads, module: Spec, other: Spec) -> None:
     first, second = heads.module(module), heads.module(other, seed=1)
     batch = heads.query.shape[0]
     mine = torch.arange(batch) % 2 == 0
-    routed, _ = compose(heads.capture(), [(first, mine), (second, ~mine)])
+    routed, _ = compose(heads.capture(), [(first, mine[:, None]), (second, ~mine[:, None])])
     assert_close(routed[mine], heads.composed(first)[mine])
     assert_close(routed[~mine], heads.composed(second)[~mine])
-    nobody, _ = compose(heads.capture(), [(first, torch.zeros(batch, dtype=torch.bool))])
+    nobody, _ = compose(heads.capture(), [(first, torch.zeros(batch, 1, dtype=torch.bool))])
     assert_close(nobody, heads.content()[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ctxpeft.testing.laws.ground import Batch, Host, require
+from dataclasses import replace
+
+from ctxpeft.testing.laws.ground import Host, require
 from ctxpeft.testing.laws.law import host_law
 from ctxpeft.testing.laws.size import Size
 
@@ -22,7 +24,7 @@ def causal(host: Host, size: Size) -> None:
     same = ids[:, cut:] == batch.ids[:, cut:]
     ids[:, cut:][same] = host.ordinary[0 if int(host.ordinary[0]) not in batch.ids[:, cut:] else 1].to(ids)
     with host.adapted():
-        one, other = host.run(batch), host.run(Batch(ids, batch.mask))
+        one, other = host.run(batch), host.run(replace(batch, ids=ids))
     before = slice(None, cut)
     host.evidence.close(one.at(tokens=before), other.at(tokens=before), host.same_kernel)
     require(not bool((one.logits[:, cut:] == other.logits[:, cut:]).all()), "the model ignores its input")

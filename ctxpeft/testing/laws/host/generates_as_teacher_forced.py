@@ -16,7 +16,7 @@ NEW = 6
 
 def decode(host: Host, size: Size, **options: Any) -> None:
     """Greedy decoding of a batch whose first row is padded, compared with one pass over what it wrote."""
-    batch = host.batch(size.batch, size.tokens + size.padded).hidden(size.padded)
+    batch = host.batch(size.batch, size.tokens + size.padded).hidden(size.padded).prompt()
     with host.adapted(), host.greedy():
         out = host.model.generate(
             batch.ids,

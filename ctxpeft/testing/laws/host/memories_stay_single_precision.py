@@ -25,8 +25,8 @@ def memories_stay_single_precision(host: Host, size: Size) -> None:
             require(parameter.dtype == want, f"{key} is {parameter.dtype}, not {want}")
         exact = {key: p.detach().clone() for key, p in handle.named_parameters()}
         for dtype in (torch.bfloat16, torch.float16):
-            for _, _, module in handle.built:
-                module.to(dtype)
+            for built in handle.built:
+                built.module.to(dtype)
         for key, parameter in handle.named_parameters():
             require(torch.equal(parameter, exact[key]), f"{key} is rounded when the host is cast")
         logits = host.run(batch).logits

@@ -11,14 +11,12 @@ from ctxpeft.testing.laws.ground import DoesNotApply, Host
 from ctxpeft.testing.laws.law import host_law
 from ctxpeft.testing.laws.size import Size
 
+_FREE = {"kind": "slots", "score": "softmax", "per": "kv_head", "frozen": 0, "gated": False}
+
 
 def _is_a_prefix(variant: Variant) -> str | None:
     one = variant.modules[0] if len(variant.modules) == 1 else None
-    free = one is not None and one.memory.model_dump(include={"kind", "score", "per"}) == {
-        "kind": "slots",
-        "score": "softmax",
-        "per": "kv_head",
-    }
+    free = one is not None and one.memory.model_dump(include=set(_FREE)) == _FREE
     plain = (
         one is not None
         and (one.merge, one.gate.kind, one.query.source) == ("compete", "none", "rotated")
@@ -49,7 +47,7 @@ def slots_are_a_cache(host: Host, size: Size) -> None:
     with host.attached() as handle:
         assert isinstance(handle, Handle)
         ours = host.run(batch)
-        slots = [dict(module.named_parameters()) for _, _, module in handle.built]
+        slots = [dict(module.named_parameters()) for *_, module in handle.built]
     cache = DynamicCache(config=config)
     for layer, slot in enumerate(slots):
         key, value = (slot[f"memory.slots.{part}"].detach().to(host.dtype)[None] for part in ("key", "value"))
