@@ -68,16 +68,24 @@ class Batch:
 class Host:
     """A variant on a model. Laws take batches from it, run the model through it and leave comparisons in `evidence`.
 
-    std: how far `attached` moves parameters from their init. tokenizer: for variants that begin from a text. bare:
-    the model alone, to see what it does by itself.
+    std: how far `attached` moves parameters from their init. tokenizer: for variants that begin from a text.
+    scaled: bounds are against the largest logit, not each. bare: the model alone, to see what it does by itself.
     """
 
-    def __init__(self, model: nn.Module, variant: Variant, std: float = 0.3, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        variant: Variant,
+        std: float = 0.3,
+        tokenizer: Any = None,
+        scaled: bool = False,
+    ) -> None:
         self.model: Any = model
         self.variant = variant
         self.tokenizer = tokenizer
         self.scoped = any(m.scope.tokens != "all" for m in variant.modules)
         self.std = std
+        self.scaled = scaled
         self.bare = False
         self.evidence = Evidence()
         weights = (p for p in model.parameters() if p.is_floating_point())
@@ -201,7 +209,8 @@ class Host:
 
     def loss(self, batch: Batch) -> Tensor:
         """The next-token loss over real tokens."""
-        loss: Tensor = self.forward(batch, labels=batch.ids.masked_fill(batch.mask == 0, -100)).loss
+        labels = batch.ids.masked_fill(batch.mask == 0, -100)
+        loss: Tensor = self.forward(batch, labels=labels, use_cache=False).loss
         return loss
 
     @staticmethod

@@ -73,7 +73,7 @@ def _run_spec(law: SpecLaw, host: Host) -> Outcome:
 def _run_host(law: HostLaw, host: Host, sizes: Sequence[Size]) -> Outcome:
     widest: Evidence | None = None
     for size in sizes:
-        host.evidence = evidence = Evidence()
+        host.evidence = evidence = Evidence(scaled=host.scaled)
         try:
             law.holds(host, size)
         except DoesNotApply as why:
@@ -99,7 +99,7 @@ def _failed(law: HostLaw, host: Host, size: Size, evidence: Evidence, error: Exc
         return Outcome(law, "does not apply", f"the model breaks it without the variant, {size}: {by_itself}")
     if not isinstance(error, LawError) or by_itself == 0.0:
         return violated
-    host.evidence = wider = Evidence(widen=WIDEN * by_itself)
+    host.evidence = wider = Evidence(floor=WIDEN * by_itself, scaled=host.scaled)
     try:
         law.holds(host, size)
     except Exception as again:
@@ -109,8 +109,7 @@ def _failed(law: HostLaw, host: Host, size: Size, evidence: Evidence, error: Exc
 
 def _alone(law: HostLaw, host: Host, size: Size) -> float | str:
     """The error of the bare model, or how it breaks the law."""
-    host.evidence = evidence = Evidence()
-    evidence.strict = False
+    host.evidence = evidence = Evidence(scaled=host.scaled, strict=False)
     host.bare = True
     try:
         law.holds(host, size)
