@@ -57,7 +57,7 @@ class AlgebraLaws:
         from ctxpeft.testing.laws import draw
 
         values = sum(len(c) for c in law.choices.values() if not isinstance(c, Interval))
-        usual = max(self.max_examples, 3 * values)
+        usual = law.examples or max(self.max_examples, 3 * values)
 
         @settings(max_examples=usual * max(1, settings().max_examples // 100))
         @given(draw.problems(law), draw.choices(law, self.modules))

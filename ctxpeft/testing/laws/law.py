@@ -56,13 +56,15 @@ class AlgebraLaw(Law):
     """About the equations: `holds(heads, **choices)` on random attention heads in float64, no model.
 
     masks: the masks it is stated for; sinks: whether it is stated with attention sinks and a softcap too; past:
-    whether there may be more keys than queries, as in cached decoding.
+    whether there may be more keys than queries, as in cached decoding. examples: how many problems are enough, for a
+    law that is statistical and costly.
     """
 
     ground: ClassVar[Ground] = "algebra"
     masks: Sequence[str] = ()
     sinks: bool = False
     past: bool = False
+    examples: int | None = None
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
@@ -118,6 +120,7 @@ def algebra_law(
     masks: Sequence[str] = (),
     sinks: bool = False,
     past: bool = False,
+    examples: int | None = None,
     **choices: Choice,
 ) -> Callable[[Callable[..., None]], AlgebraLaw]:
     """Make a function of (heads, **choices) a law; see `AlgebraLaw`."""
@@ -130,6 +133,7 @@ def algebra_law(
             masks=masks,
             sinks=sinks,
             past=past,
+            examples=examples,
             choices=choices,
         )
         register(law)
