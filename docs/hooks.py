@@ -149,6 +149,34 @@ def variants() -> str:
     return "\n\n".join([table(headers, rows), *notes])
 
 
+def laws() -> str:
+    """The registry of laws, a table a ground, with where each is checked."""
+    from ctxpeft.testing.laws import laws as registered
+
+    grounds = {
+        "algebra": ("The equations", "Checked by `make test` (`tests/laws/test_algebra.py`)."),
+        "spec": (
+            "Variants as data",
+            "Checked by `make test` (`tests/laws/test_shipped.py`) and `ctxpeft check`.",
+        ),
+        "host": (
+            "A variant on a model",
+            "Checked by `ctxpeft check` and by `make test` (`tests/laws/test_shipped.py`, "
+            "`tests/hosts/test_families.py`).",
+        ),
+    }
+    parts = []
+    for ground, (title, where) in grounds.items():
+        rows = [
+            [code(law.id), law.statement, code(law.equation), law.source]
+            for law in registered(ground)  # type: ignore[arg-type]
+        ]
+        parts.append(
+            f"## {title}\n\n{where}\n\n{table(['law', 'what it says', 'equation', 'source'], rows)}\n"
+        )
+    return "\n".join(parts)
+
+
 def cli() -> str:
     """What `--help` prints, command by command."""
     from ctxpeft.cli import COMMANDS, run_command
@@ -167,6 +195,7 @@ def cli() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "blocks": blocks,
     "cli": cli,
+    "laws": laws,
     "legal-combinations": legal_combinations,
     "rules": rules,
     "variants": variants,

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ctxpeft.cli.doctor",
         "What is installed, what the machine has, whether a model is supported.",
     ),
+    "check": ("ctxpeft.cli.check", "Check on a model that a variant obeys the laws of the algebra."),
     "train": ("ctxpeft.cli.train", "Train one variant on one task."),
     "eval": ("ctxpeft.cli.eval", "Evaluate a model, with or without an adapter, on one task."),
     "compare": (

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def assert_same_with_gradients(
-    fast: Tensor, naive: Tensor, inputs: Mapping[str, Tensor], relative: float = 1e-9
+    fast: Tensor, naive: Tensor, inputs: Mapping[str, Tensor], relative: float = 1e-10
 ) -> None:
     """The two results, and the gradient of a random weighting of them for every input, agree.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,10 +15,79 @@ from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 
+Mask = Literal["causal", "padded", "right_padded", "window", "full"]
+MASKS: tuple[Mask, ...] = get_args(Mask)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Which random problem: it is printed as a counterexample, and makes the same heads every time.
+
+    mask: causal, padded (left, row i by i positions), right_padded (the same at the end), window (the last `window`
+    keys), full. past: keys before the first query, as a cache holds them. sinks: a learned score a head without a
+    value. softcap: the cap on content scores.
+    """
+
+    seed: int = 0
+    batch: int = 1
+    kv_heads: int = 1
+    repeat: int = 1
+    tokens: int = 1
+    width: int = 1
+    value_width: int = 1
+    mask: Mask = "causal"
+    window: int = 2
+    past: int = 0
+    sinks: bool = False
+    softcap: float | None = None
+
+    def heads(self) -> Heads:
+        """The tensors."""
+        g = torch.Generator().manual_seed(self.seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=torch.float64, generator=g).requires_grad_()
+
+        heads, length = self.kv_heads * self.repeat, self.tokens + self.past
+        return Heads(
+            query=normal(self.batch, heads, self.tokens, self.width),
+            key=normal(self.batch, self.kv_heads, length, self.width),
+            value=normal(self.batch, self.kv_heads, length, self.value_width),
+            visible=self.visible(),
+            hidden=normal(self.batch, 1, self.tokens, 5),
+            unrotated=normal(self.batch, heads, self.tokens, self.width),
+            scaling=self.width**-0.5,
+            sinks=normal(heads) if self.sinks else None,
+            softcap=self.softcap,
+            seed=self.seed,
+        )
+
+    def visible(self) -> Tensor:
+        """(B, T, S) booleans: which keys a query sees. Every query sees at least one."""
+        tokens, length = self.tokens, self.tokens + self.past
+        own = torch.eye(length, dtype=torch.bool)[self.past :]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()[self.past :]
+        visible = causal.expand(self.batch, tokens, length).clone()
+        if self.mask == "full":
+            visible[:] = True
+        elif self.mask == "window":
+            visible &= ~torch.ones(length, length, dtype=torch.bool).tril(-self.window)[self.past :]
+        elif self.mask in ("padded", "right_padded"):
+            for row in range(self.batch):
+                count = row % length
+                padding = slice(count) if self.mask == "padded" else slice(length - count, length)
+                visible[row, :, padding] = False
+                visible[row] |= own
+        return visible
+
 
 @dataclass
 class Heads:
-    """Queries (B, Hq, T, d), keys (B, Hkv, S, d), values (B, Hkv, S, dv), visibility (B, T, S), all float64."""
+    """Queries (B, Hq, T, d), keys (B, Hkv, S, d), values (B, Hkv, S, dv), visibility (B, T, S), all float64.
+
+    sinks (Hq,): a score a head that takes mass and has no value. softcap: the cap on content scores. seed: for
+    whatever else a law draws.
+    """
 
     query: Tensor
     key: Tensor
@@ -27,6 +96,9 @@ class Heads:
     hidden: Tensor
     unrotated: Tensor
     scaling: float
+    sinks: Tensor | None = None
+    softcap: float | None = None
+    seed: int = 0
 
     @classmethod
     def random(
@@ -38,33 +110,10 @@ class Heads:
         tokens: int,
         width: int,
         value_width: int,
-        mask: str,
+        mask: Mask,
     ) -> Heads:
-        """A problem with `mask` one of causal, padded (left, by row), window (2 tokens), full."""
-        g = torch.Generator().manual_seed(seed)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, dtype=torch.float64, generator=g).requires_grad_()
-
-        causal = torch.ones(tokens, tokens, dtype=torch.bool).tril()
-        visible = causal.expand(batch, tokens, tokens).clone()
-        if mask == "full":
-            visible[:] = True
-        elif mask == "window":
-            visible &= ~torch.ones(tokens, tokens, dtype=torch.bool).tril(-2)
-        elif mask == "padded":
-            for row in range(batch):
-                visible[row, :, : row % tokens] = False
-                visible[row] |= torch.eye(tokens, dtype=torch.bool)
-        return cls(
-            normal(batch, kv_heads * repeat, tokens, width),
-            normal(batch, kv_heads, tokens, width),
-            normal(batch, kv_heads, tokens, value_width),
-            visible,
-            normal(batch, 1, tokens, 5),
-            normal(batch, kv_heads * repeat, tokens, width),
-            width**-0.5,
-        )
+        """A problem without sinks, softcap and past; see `Problem`."""
+        return Problem(seed, batch, kv_heads, repeat, tokens, width, value_width, mask).heads()
 
     @property
     def repeat(self) -> int:
@@ -73,40 +122,61 @@ class Heads:
 
     def inputs(self) -> dict[str, Tensor]:
         """What gradients are taken for."""
-        return {"query": self.query, "key": self.key, "value": self.value}
+        inputs = {"query": self.query, "key": self.key, "value": self.value}
+        return inputs if self.sinks is None else {**inputs, "sinks": self.sinks}
 
-    def shape(self, heads: tuple[int, ...] | None = None) -> SiteShape:
-        """The site as a block sees it."""
+    def changed(self, **tensors: Any) -> Heads:
+        """The same problem with other tensors in some places."""
+        return replace(self, **tensors)
+
+    def shape(self, heads: tuple[int, ...] | None = None, source: str | None = "rotated") -> SiteShape:
+        """The site as a block that asks with `source` sees it."""
         count = self.query.shape[1]
+        widths = {"hidden": self.hidden.shape[-1], "output": self.value.shape[-1]}
         return SiteShape(
             query_heads=count,
             kv_heads=self.key.shape[1],
             heads=heads or tuple(range(count)),
-            source_width=self.query.shape[-1],
+            source_width=widths.get(str(source), self.query.shape[-1]),
             value_width=self.value.shape[-1],
-            hidden_width=5,
+            hidden_width=self.hidden.shape[-1],
             scaling=self.scaling,
-            softcap=None,
+            softcap=self.softcap,
             dtype=torch.float64,
             device=torch.device("cpu"),
         )
 
     def module(
-        self, spec: dict[str, Any], seed: int = 0, heads: tuple[int, ...] | None = None
+        self,
+        spec: dict[str, Any] | ModuleSpec,
+        seed: int = 0,
+        heads: tuple[int, ...] | None = None,
+        moved: float = 0.3,
+        dtype: torch.dtype = torch.float64,
     ) -> ContextModule:
-        """A module for this site, every parameter moved away from its init so that no term vanishes."""
+        """A module for this site on a host of type `dtype`, every parameter moved from its init (by `moved` standard
+        deviations of 1) so that no term vanishes."""
         torch.manual_seed(seed)
-        module = ContextModule(ModuleSpec.model_validate(spec), self.shape(heads))
+        checked = ModuleSpec.model_validate(spec)
+        module = ContextModule(checked, replace(self.shape(heads, checked.query.source), dtype=dtype))
         for parameter in module.parameters():
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
+            parameter.data.add_(moved * torch.randn_like(parameter))
         return module
 
+    def scores(self) -> Tensor:
+        """(B, Hq, T, S): scaled, capped, minus infinity where a query does not see a key."""
+        score = self.scaling * self.query @ self.key.repeat_interleave(self.repeat, 1).transpose(2, 3)
+        if self.softcap is not None:
+            score = torch.tanh(score / self.softcap) * self.softcap
+        return score.masked_fill(~self.visible[:, None], -torch.inf)
+
     def content(self) -> tuple[Tensor, Tensor]:
-        """o (B, Hq, T, dv) and L (B, Hq, T) by dense attention."""
-        key, value = (t.repeat_interleave(self.repeat, 1) for t in (self.key, self.value))
-        score = self.scaling * self.query @ key.transpose(2, 3)
-        score = score.masked_fill(~self.visible[:, None], -torch.inf)
-        return torch.softmax(score, -1) @ value, torch.logsumexp(score, -1)
+        """o (B, Hq, T, dv) and L (B, Hq, T) by dense attention, sinks included."""
+        score = self.scores()
+        if self.sinks is not None:
+            score = torch.cat([score, self.sinks[None, :, None, None].expand(*score.shape[:3], 1)], -1)
+        weight = torch.softmax(score, -1)[..., : self.key.shape[2]]
+        return weight @ self.value.repeat_interleave(self.repeat, 1), torch.logsumexp(score, -1)
 
     def capture(self) -> Capture:
         """What a module may look at."""

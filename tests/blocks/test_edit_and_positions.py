@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxpeft.blocks.capture import Capture
@@ -12,7 +12,7 @@ from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.testing.compare import assert_same_with_gradients
 
-from .test_equations import few
+few = settings(max_examples=25)
 
 
 def shape(width):

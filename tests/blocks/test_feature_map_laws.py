@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -197,36 +196,3 @@ def test_random_fourier_estimates_the_gaussian_kernel(seed: int, bandwidth: floa
     phi_q, phi_k = phi(spec, q, k, seed=seed)
     kernel = torch.exp(-(torch.cdist(q, k) ** 2) / (2 * bandwidth**2 * 6))
     assert float((phi_q @ phi_k.T - kernel).abs().max()) < 5 / spec.width**0.5
-
-
-def favor_plus_errors(features: Sequence[int], draws: int = 48, width: int = 8) -> list[float]:
-    """How far a prefix read through FAVOR+ is from the softmax prefix, for each number of features.
-
-    Root mean square over `draws` independent W, 16 queries and all channels of the difference between
-    sum_j phi(q).phi(k_j) v_j / sum_j phi(q).phi(k_j) and softmax(q K^T / sqrt d) V of 12 slots. Queries and keys have
-    norm 0.7 d^(1/4): there the relative variance of one score, exp(|q + k|^2 / sqrt d) / m, is at most e^2 / m.
-    """
-    q, k, v = normal(0, 16, width), normal(1, 12, width), normal(2, 12, width)
-    q, k = (0.7 * width**0.25 * x / x.norm(dim=-1, keepdim=True) for x in (q, k))
-    exact = torch.softmax(q @ k.T / width**0.5, -1) @ v
-    errors = []
-    for count in features:
-        torch.manual_seed(count)
-        module = FavorPlus(width=count).build(width, draws).double()
-        phi_q, phi_k = (module(x.expand(draws, *x.shape)) for x in (q, k))
-        weight = phi_q @ phi_k.transpose(1, 2)
-        errors.append(float((weight @ v / weight.sum(-1, keepdim=True) - exact).square().mean().sqrt()))
-    return errors
-
-
-def log_log_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """The least-squares slope of log y over log x."""
-    a, b = (torch.tensor(t, dtype=torch.float64).log() for t in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (a * a).sum())
-
-
-def test_favor_plus_error_falls_as_one_over_root_m() -> None:
-    """The slope of log error over log m, m = 64..4096, is within -0.5 +- 0.05."""
-    features = [64, 128, 256, 512, 1024, 2048, 4096]
-    assert log_log_slope(features, favor_plus_errors(features)) == pytest.approx(-0.5, abs=0.05)

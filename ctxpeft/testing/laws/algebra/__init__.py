@@ -1,0 +1,1 @@
+"""Laws of the equations, one a file: random heads in float64, no model."""

@@ -1,0 +1,1 @@
+"""Laws of a variant on a model, one a file."""

@@ -1,0 +1,1 @@
+"""Laws of variants as data, one a file."""
