@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 ProjectKV = Callable[[Tensor], tuple[Tensor, Tensor]]
+RotateBack = Callable[[Tensor, int], Tensor]
 
 
 @dataclass
@@ -23,8 +24,9 @@ class Capture:
     block. output: the content o, (B, Hq, T, dv) at the head site, (B, 1, T, D) elsewhere. log_mass: L, (B, Hq, T),
     the log-sum-exp of the content scores, sinks included. key_count: visible content keys of each query,
     broadcastable to (B, Hq, T). project_kv: the host's frozen W_K and W_V, (P, D) -> (Hkv, P, d), (Hkv, P, dv).
-    positions: (B, T) or (1, T), the position of each token in its sequence, from 0.
-    The last four are functions, so that nobody pays for what no module asks.
+    positions: (B, T) or (1, T), the position of each token in its sequence, from 0. rotate_back: keys (G, P, d) and a
+    number of positions -> the keys that many positions earlier, by the host's own rotary embedding.
+    The last five are functions, so that nobody pays for what no module asks.
     """
 
     output: Tensor
@@ -35,6 +37,7 @@ class Capture:
     key_count: Callable[[], Tensor] | None = None
     project_kv: ProjectKV | None = None
     positions: Callable[[], Tensor] | None = None
+    rotate_back: RotateBack | None = None
 
     def source(self, name: str, heads: Tensor | None) -> Tensor:
         """(B, H, T, width) of a query source; `heads` selects, None takes all. `hidden` has one head, H = 1."""

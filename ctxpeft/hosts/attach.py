@@ -18,6 +18,7 @@ from ctxpeft.hosts.controller import Controller, controller_of
 from ctxpeft.hosts.discover import discover
 from ctxpeft.hosts.freeze import freeze, remember
 from ctxpeft.hosts.handle import BaseHandle, Handle
+from ctxpeft.hosts.positions import content_shift
 from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
 from ctxpeft.spec.load import load_variant
@@ -77,6 +78,7 @@ def place(
     remember(model)
     controller = controller_of(model, create=True)
     root = Root.of(model, controller)
+    root.shifts[name] = content_shift(variant, layers[0].turnable)
     seams: dict[int, Seam] = {}
     for _, index, layer, module in built:
         module.train(model.training)

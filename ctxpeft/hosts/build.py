@@ -13,6 +13,7 @@ from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.shared import SharedBlocks, shared_parts
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.discover import Layer, embedding_shape
+from ctxpeft.hosts.positions import check_shiftable
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
@@ -55,6 +56,7 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
     if spec.site == "embeddings":
         only = ContextModule(spec, at(embedding_shape(model)))
         return [Built(f"embeddings.{index}", index, None, only)]
+    check_shiftable(model, spec, layers[0].turnable)
     chosen = spec.scope.layer_indices(len(layers))
     modules = [ContextModule(spec, at(layers[i].shape(spec))) for i in chosen]
     found = [

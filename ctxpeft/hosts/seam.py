@@ -163,6 +163,7 @@ class Seam:
             key_count=content.key_count,
             project_kv=self._project_kv,
             positions=self.plan.positions,
+            rotate_back=self._rotate_back,
         )
         if recording is not None:
             recording[self.layer.index] = self._states(capture, key, value)
@@ -192,6 +193,10 @@ class Seam:
             return result
         finally:
             module.config = ours
+
+    def _rotate_back(self, key: Tensor, by: int) -> Tensor:
+        assert self.layer.rotary is not None
+        return self.layer.rotary.turn(key, -by)
 
     def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.projecting = True

@@ -28,7 +28,8 @@ class SiteShape:
 
     query_heads, kv_heads: heads at the site (1 and 1 at the one-head sites); heads: the query heads in scope;
     source_width: width of the query source; value_width: width of what is merged; scaling: the factor on
-    content scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream.
+    content scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream;
+    turnable: whether the host rotates its keys, by angles that do not depend on the length of the input.
     """
 
     query_heads: int
@@ -41,6 +42,7 @@ class SiteShape:
     softcap: float | None
     dtype: torch.dtype
     device: torch.device
+    turnable: bool = False
 
     def groups(self, per: Per) -> int:
         """How many sets of parameters a layer's block has: one a query head, a kv head, a layer or for all layers."""

@@ -207,6 +207,20 @@ TABLE: tuple[Row, ...] = (
         lambda m: bool(getattr(m.memory, "gated", False)) and m.memory.mass() != "always",
     ),
     Row(
+        "position-of-rotated-slots",
+        "memory.position",
+        "slots have a position only where rotated queries ask them by softmax: at site 'head', source 'rotated', score "
+        "'softmax'; leave position at 'raw'",
+        lambda m: (
+            getattr(m.memory, "position", "raw") != "raw"
+            and not (
+                m.site == "head"
+                and m.query.source == "rotated"
+                and getattr(m.memory, "score", "softmax") == "softmax"
+            )
+        ),
+    ),
+    Row(
         "log-mass-gate-at-head",
         "gate.source",
         "a gate that reads the content log-mass needs a softmax: it exists at site 'head'",

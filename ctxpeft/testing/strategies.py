@@ -68,13 +68,15 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
     merge = "add" if site == "embeddings" else draw(st.sampled_from(_merges(memory, inside)))
     shares_keys = memory.kind == "slots" and feature_map is not None and feature_map.has_parameters()
     per = st.sampled_from(["query_head", "kv_head", "layer", "model"])
-    sources = st.sampled_from([None, *_sources(site, head_only)])
+    source = draw(st.sampled_from([None, *_sources(site, head_only)]))
+    if source not in (None, "rotated") or site != "head" or getattr(memory, "score", "softmax") != "softmax":
+        memory = _unplaced(memory)
     return ModuleSpec.model_validate(
         {
             "placement": "inside" if inside else "outside",
             "merge": merge,
             "site": site,
-            "query": draw(_plain(QuerySpec)).model_copy(update={"source": draw(sources)}),
+            "query": draw(_plain(QuerySpec)).model_copy(update={"source": source}),
             "feature_map": feature_map,
             "phi_per": getattr(memory, "per", "layer") if shares_keys else draw(per),
             "memory": memory,
@@ -92,6 +94,11 @@ def variants() -> st.SearchStrategy[Variant]:
     text = st.text(max_size=20)
     lists = st.lists(modules(), min_size=1, max_size=3)
     return st.builds(Variant, name=names, title=text, source=text, differs=text, modules=lists)
+
+
+def _unplaced(memory: MemorySpec) -> MemorySpec:
+    """The memory without a position, which only rotated queries under a softmax can see."""
+    return memory.model_copy(update={"position": "raw"}) if hasattr(memory, "position") else memory
 
 
 def _sources(site: str, head_only: bool) -> tuple[str, ...]:

@@ -72,6 +72,11 @@ BROKEN: dict[str, dict[str, Any]] = {
         "placement": "outside",
         "memory": {"kind": "slots", "gated": True, "score": "relu"},
     },
+    "position-of-rotated-slots": {
+        "placement": "inside",
+        "query": {"source": "unrotated"},
+        "memory": {"kind": "slots", "position": "before"},
+    },
     "log-mass-gate-at-head": {**OUTSIDE, "site": "ffn", "gate": {"kind": "token", "source": "log_mass"}},
     "frozen-projection-per-kv-head": {"placement": "inside", "memory": {**FROZEN, "per": "layer"}},
     "text-fills-slots": {"placement": "outside", "memory": {"kind": "vector", "init": TEXT}},
@@ -94,6 +99,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 LEGAL: list[dict[str, Any]] = [
     INSIDE,
     OUTSIDE,
+    {**INSIDE, "memory": {**SLOTS, "position": "before"}},
     {**INSIDE, "merge": "compete_length", "length_bias": -1.0},
     {**INSIDE, "normalizer": "none"},
     {**INSIDE, "gate": {**SCALAR, "on": "mass", "activation": "exp"}},
