@@ -39,7 +39,8 @@ def compile_inits(
     for _, place, layer, module in built:
         if place in wanted and isinstance(module, ContextModule):
             assert layer is not None
-            asked = wanted[place].texts()
+            placed = getattr(variant.modules[place].memory, "position", "raw") != "raw"
+            asked = [(text, _standing(where, placed)) for text, where in wanted[place].texts()]
             for text, where in asked:
                 if (text, where) not in known:
                     known[text, where] = read_text(model, controller, token_ids(tokenizer, text), where)
@@ -47,6 +48,11 @@ def compile_inits(
                 wanted[place].compile(module, [known[question][layer] for question in asked])
             except HostError as error:
                 raise HostError(f"{variant.name}: modules[{place}].memory.init: {error}") from None
+
+
+def _standing(where: Place, placed: bool) -> Place:
+    """Slots with a position hold the keys of a cache that begins at position 0: the text is read as the content is."""
+    return "content" if placed else where
 
 
 def read_text(model: nn.Module, controller: Controller, ids: list[int], where: Place) -> States:
