@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ProjectKV = Callable[[Tensor], tuple[Tensor, Tensor]]
 RotateBack = Callable[[Tensor, int], Tensor]
+PromptKV = Callable[[nn.Module], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Capture:
     broadcastable to (B, Hq, T). project_kv: the host's frozen W_K and W_V, (P, D) -> (Hkv, P, d), (Hkv, P, dv).
     positions: (B, T) or (1, T), the position of each token in its sequence, from 0. rotate_back: keys (G, P, d) and a
     number of positions -> the keys that many positions earlier, by the host's own rotary embedding.
-    The last five are functions, so that nobody pays for what no module asks.
+    prompt_kv: the owner of virtual tokens -> this layer's K (Hkv, P, d) and V (Hkv, P, dv) for them.
+    The last six are functions, so that nobody pays for what no module asks.
     """
 
     output: Tensor
@@ -38,6 +40,7 @@ class Capture:
     project_kv: ProjectKV | None = None
     positions: Callable[[], Tensor] | None = None
     rotate_back: RotateBack | None = None
+    prompt_kv: PromptKV | None = None
 
     def source(self, name: str, heads: Tensor | None) -> Tensor:
         """(B, H, T, width) of a query source; `heads` selects, None takes all. `hidden` has one head, H = 1."""

@@ -21,6 +21,7 @@ from ctxpeft.hosts.handle import BaseHandle, Handle
 from ctxpeft.hosts.positions import content_shift
 from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
+from ctxpeft.hosts.vocabulary import fill_from_vocabulary
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
 
@@ -47,6 +48,7 @@ def attach(
     if isinstance(handle, Handle):
         try:
             compile_inits(model, controller_of(model), handle.variant, handle.built, tokenizer)
+            fill_from_vocabulary(model, controller_of(model), handle.variant, handle.built, tokenizer, seed)
         except BaseException:
             handle.detach()
             raise

@@ -34,7 +34,7 @@ def compile_inits(
     wanted = {b.place: init for b in built if (init := compiled_init(variant, b.place)) is not None}
     if not wanted:
         return
-    tokenizer = _tokenizer(model) if tokenizer is None else tokenizer
+    tokenizer = model_tokenizer(model) if tokenizer is None else tokenizer
     known: dict[tuple[str, Place], States] = {}
     for _, place, layer, module in built:
         if place in wanted and isinstance(module, ContextModule):
@@ -85,8 +85,8 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _tokenizer(model: nn.Module) -> Any:
-    """The tokenizer that came with the model."""
+def model_tokenizer(model: nn.Module) -> Any:
+    """The tokenizer that came with the model. Raises HostError where there is none."""
     from transformers import AutoTokenizer
 
     where = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")

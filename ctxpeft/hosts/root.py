@@ -14,6 +14,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.hosts.controller import Controller
 from ctxpeft.hosts.passes import Pass
 from ctxpeft.hosts.positions import plan_shift, shifted
+from ctxpeft.hosts.prompts import Prompts
 from ctxpeft.hosts.site import Site
 
 ATTRIBUTE = "_ctxpeft_root"
@@ -29,6 +30,7 @@ class Root:
         self.embedding_site = Site()
         self.shared = Site()
         self.shifts: dict[str, int] = {}
+        self.prompts = Prompts(model, controller, self.shared)
         self.removers: list[Callable[[], None]] = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
             model.register_forward_hook(self._end, always_call=True).remove,
@@ -64,6 +66,7 @@ class Root:
     def remove_adapter(self, name: str) -> None:
         """Forget the blocks of one adapter."""
         self.shifts.pop(name, None)
+        self.prompts.forget(name)
         for site in (self.embedding_site, self.shared):
             if name in site.adapters:
                 del site.adapters[name]
@@ -84,7 +87,9 @@ class Root:
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         facts = Pass.of(given, self.controller.segments)
         self.controller.passes.append(facts)
-        shift = plan_shift(self.controller.plan(), self.shifts, facts)
+        plan = self.controller.plan()
+        self.prompts.fill(facts, plan.names)
+        shift = plan_shift(plan, self.shifts, facts)
         if isinstance(shift, int) and not shift:
             return None
         return shifted(args, kwargs, self.names, facts, shift)

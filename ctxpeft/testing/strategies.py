@@ -51,7 +51,7 @@ def block(draw: st.DrawFn, cls: type[BlockSpec]) -> BlockSpec:
 @st.composite
 def modules(draw: st.DrawFn) -> ModuleSpec:
     """A legal module: every choice is made among what the table of legal combinations leaves."""
-    memory: MemorySpec = draw(blocks("memory"))
+    memory: MemorySpec = _slots_that_fit(draw(blocks("memory")))
     parameterization = getattr(memory, "parameterization", None)
     head_only = bool(getattr(parameterization, "head_site_only", False))
     if getattr(parameterization, "per_kv_head_only", False):
@@ -68,7 +68,8 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
     merge = "add" if site == "embeddings" else draw(st.sampled_from(_merges(memory, inside)))
     shares_keys = memory.kind == "slots" and feature_map is not None and feature_map.has_parameters()
     per = st.sampled_from(["query_head", "kv_head", "layer", "model"])
-    source = draw(st.sampled_from([None, *_sources(site, head_only)]))
+    virtual = bool(getattr(parameterization, "virtual_tokens", False))
+    source = draw(st.sampled_from([None, "rotated"] if virtual else [None, *_sources(site, head_only)]))
     if source not in (None, "rotated") or site != "head" or getattr(memory, "score", "softmax") != "softmax":
         memory = _unplaced(memory)
     return ModuleSpec.model_validate(
@@ -94,6 +95,19 @@ def variants() -> st.SearchStrategy[Variant]:
     text = st.text(max_size=20)
     lists = st.lists(modules(), min_size=1, max_size=3)
     return st.builds(Variant, name=names, title=text, source=text, differs=text, modules=lists)
+
+
+def _slots_that_fit(memory: MemorySpec) -> MemorySpec:
+    """Virtual tokens alone, before the input and asked by softmax; the vocabulary only for them."""
+    if getattr(getattr(memory, "parameterization", None), "virtual_tokens", False):
+        placed = memory.position if memory.position != "raw" else "auto"  # type: ignore[attr-defined]
+        alone = {"score": "softmax", "frozen": 0, "value_init": None, "position": placed}
+        return memory.model_copy(update=alone)
+    inits = {name: getattr(memory, name, None) for name in ("init", "value_init")}
+    other = kinds("init")["zeros"]()  # type: ignore[call-arg]
+    return memory.model_copy(
+        update={n: other for n, found in inits.items() if getattr(found, "from_vocabulary", False)}
+    )
 
 
 def _unplaced(memory: MemorySpec) -> MemorySpec:
@@ -185,6 +199,8 @@ def _of(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
         return st.none()
     if annotation is bool:
         return st.booleans()
+    if annotation is str:
+        return st.text(min_size=1, max_size=10)
     if annotation in (int, float):
         domain = next((m for m in metadata if isinstance(m, Domain)), Domain(1, 64))
         return _number(domain, whole=annotation is int)

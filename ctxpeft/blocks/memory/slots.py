@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,7 +40,8 @@ class Slots(MemorySpec):
     position: where rotated queries find the P = count + frozen slots. raw: the keys as they are. before: the keys are
     those of a cache filled at positions 0 to P-1 whose content starts at P, and are turned back by P at every read, so
     that no position of the content shifts. offset: the positions of the content are shifted by P instead, as absolute
-    positions need. auto: before where the host rotates its keys by angles free of the input's length, else offset.
+    positions need. auto: before where the host rotates its keys by angles free of the input's length, else offset; the
+    default of virtual tokens.
     """
 
     cites: ClassVar[str] = (
@@ -58,6 +59,12 @@ class Slots(MemorySpec):
     frozen: Annotated[int, Field(ge=0), Domain(0, 1), Later()] = 0
     gated: Annotated[bool, Later()] = False
     position: Annotated[Literal["raw", "before", "offset", "auto"], Later()] = "raw"
+
+    @model_validator(mode="after")
+    def _prompts_have_a_position(self) -> Slots:
+        if self.parameterization.virtual_tokens and "position" not in self.model_fields_set:
+            object.__setattr__(self, "position", "auto")
+        return self
 
     def total(self) -> int:
         """P, the frozen slots included."""
