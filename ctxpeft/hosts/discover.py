@@ -62,6 +62,13 @@ class Layer:
             turnable=self.turnable,
         )
 
+    def window(self) -> int | None:
+        """How many tokens back a query sees, where that is limited."""
+        told = vars(self.attention).get(
+            "sliding_window", getattr(self.attention.config, "sliding_window", None)
+        )
+        return None if told is None else int(told)
+
     def projection_weight(self) -> Tensor:
         """The weight of the query projection: its device and dtype are those of the layer."""
         weights = [p for p in getattr(self.attention, _first(self.family)).parameters() if p.ndim == 2]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from ctxpeft.blocks.inits.zeros import Zeros
 from ctxpeft.spec.base import BlockSpec, Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, GateSpec, MemorySpec
 from ctxpeft.spec.legality import INSIDE_MERGES
@@ -104,7 +105,7 @@ def _slots_that_fit(memory: MemorySpec) -> MemorySpec:
         alone = {"score": "softmax", "frozen": 0, "value_init": None, "position": placed}
         return memory.model_copy(update=alone)
     inits = {name: getattr(memory, name, None) for name in ("init", "value_init")}
-    other = kinds("init")["zeros"]()  # type: ignore[call-arg]
+    other = Zeros()
     return memory.model_copy(
         update={n: other for n, found in inits.items() if getattr(found, "from_vocabulary", False)}
     )
