@@ -91,7 +91,7 @@ def place(
         else:
             seam = seams.setdefault(layer, Seam.of(layers[layer], controller))
             seam.site(module.spec.site).add(name, str(index), module)
-    handle = Handle(model, variant, name, built, list(seams.values()), root)
+    handle = Handle(model, variant, name, built, list(seams.values()), root, layers)
     freeze(model)
     controller.handles[name] = handle
     controller.active = (*controller.active, name)

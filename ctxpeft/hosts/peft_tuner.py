@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -115,6 +116,13 @@ class PeftHandle(BaseHandle):
                 layer.enable_adapters(enabled=not was)
             for _, parameter in self._named:
                 parameter.requires_grad_(True)
+
+    def export(self, directory: str | os.PathLike[str], format: str = "peft") -> None:
+        from ctxpeft.errors import AdapterError
+
+        raise AdapterError(
+            f"'{self.name}' is an HF PEFT tuner: use handle.save(), or PEFT's own save_pretrained on a PeftModel"
+        )
 
     def _layers(self) -> list[tuple[str, Any]]:
         from peft.tuners.tuners_utils import BaseTunerLayer
