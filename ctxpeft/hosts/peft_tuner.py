@@ -48,7 +48,8 @@ def _config(variant: Variant) -> Any:
 def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
     """Inject the tuner in place. Raises HostError where PEFT finds none of the target modules."""
     config = _config(variant)
-    before = {id(p) for p in model.parameters()}
+    trained = [(p, p.requires_grad) for p in model.parameters()]
+    before = {id(p) for p, _ in trained}
     fresh = "_ctxpeft_base" not in model.__dict__
     remember(model)
     try:
@@ -57,6 +58,8 @@ def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
         if fresh:
             release(model)
         raise
+    for parameter, was in trained:
+        parameter.requires_grad_(was)
     controller = controller_of(model, create=True)
     mine = [(key, p) for key, p in model.named_parameters() if id(p) not in before]
     handle = PeftHandle(model, variant, name, mine)
