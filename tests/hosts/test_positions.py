@@ -169,22 +169,47 @@ def test_absolute_positions_are_refused():
     assert "_ctxpeft" not in model.__dict__
 
 
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("padding", ["none", "left"])
 @pytest.mark.parametrize(
     ("family", "position"),
     [("llama", "before"), ("llama", "offset"), ("gemma3_text", "before"), ("gpt2", "offset")],
 )
-def test_generate_is_teacher_forcing(family, position, padding):
+def test_generate_is_teacher_forcing(family, position, padding, cache):
     """The position of every generated token is counted over what is not padding, and then shifted."""
     model, mask = tiny_model(family), mask_of(padding)
     handle = ctxpeft.attach(model, variant(position), seed=0)
     perturb(handle)
     model.generation_config.eos_token_id = None
     mask = torch.ones_like(IDS) if mask is None else mask
-    got = model.generate(IDS, attention_mask=mask, max_new_tokens=5, do_sample=False, disable_compile=True)
+    settings = {
+        "max_new_tokens": 5,
+        "do_sample": False,
+        "cache_implementation": cache,
+        "disable_compile": True,
+    }
+    got = model.generate(IDS, attention_mask=mask, **settings)
     full = torch.cat([mask, torch.ones(2, 5, dtype=mask.dtype)], 1)
     logits = model(got, attention_mask=full, position_ids=(full.cumsum(1) - 1).clamp_min(0)).logits
     assert torch.equal(logits[:, 6:-1].argmax(-1), got[:, 7:])
+
+
+@pytest.mark.parametrize(("family", "position"), [("llama", "before"), ("gpt2", "offset")])
+def test_gradient_checkpointing(family, position):
+    options = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0} if family == "gpt2" else {}
+    model = tiny_model(family, **options)
+    handle = ctxpeft.attach(model, variant(position), seed=0)
+    model.train()
+    model(IDS, labels=IDS).loss.backward()
+    plain = {k: p.grad.clone() for k, p in handle.named_parameters()}
+    model.zero_grad()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss = model(IDS, labels=IDS).loss
+    with handle.disabled():
+        model(IDS)
+    loss.backward()
+    for key, parameter in handle.named_parameters():
+        assert torch.allclose(parameter.grad, plain[key], atol=1e-5 * float(plain[key].abs().max()))
 
 
 def test_each_row_is_shifted_by_its_own_adapter():
