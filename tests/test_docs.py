@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import ctxpeft
 from ctxpeft.cli._model import empty_model
@@ -32,3 +35,18 @@ def test_variants_stand_with_fidelity_and_parameters(hooks: Any) -> None:
         variant = ctxpeft.load_variant(name)
         fidelity = f"approximate: {variant.differs}" if variant.differs else "exact"
         assert row[-2:] == [fidelity, f"{count_parameters(skeleton, variant):,}"]
+
+
+def test_the_page_about_peft_runs(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (repository / "docs" / "recipes" / "migrating-from-peft.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 4
+    scope: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, scope)
+    printed = capsys.readouterr().out
+    assert "name: peft-prefix-tuning" in printed
+    assert "cannot be exported to PEFT: its prompt methods are slots asked by softmax" in printed

@@ -1,4 +1,4 @@
-"""The files of a saved adapter."""
+"""The files of a saved adapter, ours and HF PEFT's."""
 
 from __future__ import annotations
 
@@ -6,3 +6,6 @@ VARIANT = "variant.yaml"
 WEIGHTS = "adapter.safetensors"
 CARD = "README.md"
 FORMAT = "ctxpeft-adapter-1"
+PEFT_CONFIG = "adapter_config.json"
+PEFT_WEIGHTS = "adapter_model.safetensors"
+PEFT_PICKLE = "adapter_model.bin"

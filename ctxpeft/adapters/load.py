@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ctxpeft.adapters.layout import FORMAT, VARIANT, WEIGHTS
+from ctxpeft.adapters.layout import FORMAT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
+from ctxpeft.adapters.peft_folder import read_peft_folder
+from ctxpeft.adapters.peft_import import from_peft
+from ctxpeft.adapters.tensors import read_tensors
 from ctxpeft.errors import AdapterError, SpecError, did_you_mean
 from ctxpeft.hosts.attach import place
 from ctxpeft.hosts.handle import BaseHandle
@@ -26,14 +27,19 @@ def load(
 ) -> BaseHandle:
     """Attach a saved adapter: a folder, or the id of a Hub repository that holds one.
 
+    A folder of HF PEFT is read too, if its method is Prefix-Tuning, Prompt Tuning, P-Tuning, LLaMA-Adapter or
+    Cartridge: the handle then has an ordinary variant that computes what PEFT computes. PEFT saves what its encoders
+    and projections produce, not their weights: that is what is trained on.
+
     Raises AdapterError for a folder that is missing, truncated, foreign, or made for other shapes; the model is then
     as it was.
     """
     folder = _folder(os.fspath(directory_or_hub_id))
-    variant, tensors = read_adapter(folder)
+    theirs = (folder / PEFT_CONFIG).is_file() and not (folder / VARIANT).is_file()
+    variant, tensors = from_peft(read_peft_folder(folder), model) if theirs else read_adapter(folder)
     handle = place(model, variant, name, seed=0)
     try:
-        _fill(handle, tensors, folder)
+        _fill(handle, tensors, folder / (PEFT_WEIGHTS if theirs else WEIGHTS))
     except AdapterError:
         handle.detach()
         raise
@@ -44,11 +50,6 @@ def load(
 
 def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
     """The spec and the tensors of a saved adapter, on CPU. Raises AdapterError on anything that is not one."""
-    if (folder / "adapter_config.json").is_file() and not (folder / VARIANT).is_file():
-        raise AdapterError(
-            f"{folder}: holds adapter_config.json, an HF PEFT adapter; expected a ctxpeft folder with {VARIANT} and "
-            f"{WEIGHTS} (load this one with peft.PeftModel.from_pretrained)"
-        )
     for file in (VARIANT, WEIGHTS):
         if not (folder / file).is_file():
             raise AdapterError(f"{folder}: holds no {file}; expected a folder written by handle.save()")
@@ -57,23 +58,13 @@ def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
     except SpecError as error:
         raise AdapterError(str(error)) from None
     path = folder / WEIGHTS
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise AdapterError(
-                    f"{path}: not written by ctxpeft (its format is {metadata.get('format')!r})"
-                )
-            if metadata.get("fingerprint") != variant.fingerprint():
-                raise AdapterError(
-                    f"{path}: its weights belong to another spec than {VARIANT} beside it; save the adapter again"
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{path}: truncated or not a safetensors file ({error})") from None
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise AdapterError(f"{path}: tensor '{key}' holds NaN or infinity")
+    metadata, tensors = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise AdapterError(f"{path}: not written by ctxpeft (its format is {metadata.get('format')!r})")
+    if metadata.get("fingerprint") != variant.fingerprint():
+        raise AdapterError(
+            f"{path}: its weights belong to another spec than {VARIANT} beside it; save the adapter again"
+        )
     return variant, tensors
 
 
@@ -89,7 +80,7 @@ def _folder(what: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(what, allow_patterns=[VARIANT, WEIGHTS]))
+        return Path(snapshot_download(what, allow_patterns=[VARIANT, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AdapterError(
@@ -97,10 +88,9 @@ def _folder(what: str) -> Path:
         ) from None
 
 
-def _fill(handle: BaseHandle, tensors: dict[str, Tensor], folder: Path) -> None:
+def _fill(handle: BaseHandle, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy tensors into an attached adapter after checking every name and shape."""
     wanted: dict[str, Tensor] = handle.state_dict()
-    path = folder / WEIGHTS
     for key in wanted:
         if key not in tensors:
             raise AdapterError(

@@ -23,7 +23,7 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder}: is a file; expected a folder to save the adapter in")
     variant = handle.variant
-    metadata = {"format": FORMAT, "fingerprint": variant.fingerprint(), "base": _base_name(handle)}
+    metadata = {"format": FORMAT, "fingerprint": variant.fingerprint(), "base": base_name(handle)}
     tensors = {key: value.contiguous() for key, value in handle.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str]) -> None:
         raise AdapterError(f"{folder}: cannot be written ({error.strerror or error})") from None
 
 
-def _base_name(handle: BaseHandle) -> str:
+def base_name(handle: BaseHandle) -> str:
     """The hub id of the base, the name of its folder if it is local, or its class."""
     config = getattr(handle.model, "config", None)
     name = str(getattr(config, "_name_or_path", "") or type(handle.model).__name__)
@@ -44,7 +44,7 @@ def _base_name(handle: BaseHandle) -> str:
 
 def _card(handle: BaseHandle) -> str:
     variant = handle.variant
-    base = _base_name(handle)
+    base = base_name(handle)
     source = f" ({variant.source})" if variant.source else ""
     return f"""---
 library_name: ctxpeft

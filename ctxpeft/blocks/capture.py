@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ProjectKV = Callable[[Tensor], tuple[Tensor, Tensor]]
+RotateBack = Callable[[Tensor, int], Tensor]
+PromptKV = Callable[[nn.Module], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -23,8 +25,10 @@ class Capture:
     block. output: the content o, (B, Hq, T, dv) at the head site, (B, 1, T, D) elsewhere. log_mass: L, (B, Hq, T),
     the log-sum-exp of the content scores, sinks included. key_count: visible content keys of each query,
     broadcastable to (B, Hq, T). project_kv: the host's frozen W_K and W_V, (P, D) -> (Hkv, P, d), (Hkv, P, dv).
-    positions: (B, T) or (1, T), the position of each token in its sequence, from 0.
-    The last four are functions, so that nobody pays for what no module asks.
+    positions: (B, T) or (1, T), the position of each token in its sequence, from 0. rotate_back: keys (G, P, d) and a
+    number of positions -> the keys that many positions earlier, by the host's own rotary embedding.
+    prompt_kv: the owner of virtual tokens -> this layer's K (Hkv, P, d) and V (Hkv, P, dv) for them.
+    The last six are functions, so that nobody pays for what no module asks.
     """
 
     output: Tensor
@@ -35,6 +39,8 @@ class Capture:
     key_count: Callable[[], Tensor] | None = None
     project_kv: ProjectKV | None = None
     positions: Callable[[], Tensor] | None = None
+    rotate_back: RotateBack | None = None
+    prompt_kv: PromptKV | None = None
 
     def source(self, name: str, heads: Tensor | None) -> Tensor:
         """(B, H, T, width) of a query source; `heads` selects, None takes all. `hidden` has one head, H = 1."""

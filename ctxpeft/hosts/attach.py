@@ -18,8 +18,10 @@ from ctxpeft.hosts.controller import Controller, controller_of
 from ctxpeft.hosts.discover import discover
 from ctxpeft.hosts.freeze import freeze, remember
 from ctxpeft.hosts.handle import BaseHandle, Handle
+from ctxpeft.hosts.positions import content_shift
 from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
+from ctxpeft.hosts.vocabulary import fill_from_vocabulary
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
 
@@ -46,6 +48,7 @@ def attach(
     if isinstance(handle, Handle):
         try:
             compile_inits(model, controller_of(model), handle.variant, handle.built, tokenizer)
+            fill_from_vocabulary(model, controller_of(model), handle.variant, handle.built, tokenizer, seed)
         except BaseException:
             handle.detach()
             raise
@@ -77,6 +80,7 @@ def place(
     remember(model)
     controller = controller_of(model, create=True)
     root = Root.of(model, controller)
+    root.shifts[name] = content_shift(variant, layers[0].turnable)
     seams: dict[int, Seam] = {}
     for _, index, layer, module in built:
         module.train(model.training)
@@ -87,7 +91,7 @@ def place(
         else:
             seam = seams.setdefault(layer, Seam.of(layers[layer], controller))
             seam.site(module.spec.site).add(name, str(index), module)
-    handle = Handle(model, variant, name, built, list(seams.values()), root)
+    handle = Handle(model, variant, name, built, list(seams.values()), root, layers)
     freeze(model)
     controller.handles[name] = handle
     controller.active = (*controller.active, name)

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.blocks.shared import SharedBlocks, shared_parts
+from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens, shared_parts
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.discover import Layer, embedding_shape
+from ctxpeft.hosts.positions import check_shiftable
+from ctxpeft.hosts.prompts import check_causal
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
@@ -55,11 +57,15 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
     if spec.site == "embeddings":
         only = ContextModule(spec, at(embedding_shape(model)))
         return [Built(f"embeddings.{index}", index, None, only)]
+    check_shiftable(model, spec, layers[0].turnable)
+    if has_virtual_tokens(spec):
+        check_causal(model, layers)
     chosen = spec.scope.layer_indices(len(layers))
-    modules = [ContextModule(spec, at(layers[i].shape(spec))) for i in chosen]
+    shapes = [at(layers[i].shape(spec)) for i in chosen]
+    modules = [ContextModule(spec, shape) for shape in shapes]
     found = [
         Built(f"layers.{i}.{index}", index, i, module) for i, module in zip(chosen, modules, strict=True)
     ]
-    if not shared_parts(spec):
+    if not shared_parts(spec) and not has_virtual_tokens(spec):
         return found
-    return [Built(f"shared.{index}", index, None, SharedBlocks(modules)), *found]
+    return [Built(f"shared.{index}", index, None, SharedBlocks(modules, shapes[0])), *found]

@@ -34,12 +34,13 @@ def compile_inits(
     wanted = {b.place: init for b in built if (init := compiled_init(variant, b.place)) is not None}
     if not wanted:
         return
-    tokenizer = _tokenizer(model) if tokenizer is None else tokenizer
+    tokenizer = model_tokenizer(model) if tokenizer is None else tokenizer
     known: dict[tuple[str, Place], States] = {}
     for _, place, layer, module in built:
         if place in wanted and isinstance(module, ContextModule):
             assert layer is not None
-            asked = wanted[place].texts()
+            placed = getattr(variant.modules[place].memory, "position", "raw") != "raw"
+            asked = [(text, _standing(where, placed)) for text, where in wanted[place].texts()]
             for text, where in asked:
                 if (text, where) not in known:
                     known[text, where] = read_text(model, controller, token_ids(tokenizer, text), where)
@@ -47,6 +48,11 @@ def compile_inits(
                 wanted[place].compile(module, [known[question][layer] for question in asked])
             except HostError as error:
                 raise HostError(f"{variant.name}: modules[{place}].memory.init: {error}") from None
+
+
+def _standing(where: Place, placed: bool) -> Place:
+    """Slots with a position hold the keys of a cache that begins at position 0: the text is read as the content is."""
+    return "content" if placed else where
 
 
 def read_text(model: nn.Module, controller: Controller, ids: list[int], where: Place) -> States:
@@ -79,8 +85,8 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _tokenizer(model: nn.Module) -> Any:
-    """The tokenizer that came with the model."""
+def model_tokenizer(model: nn.Module) -> Any:
+    """The tokenizer that came with the model. Raises HostError where there is none."""
     from transformers import AutoTokenizer
 
     where = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.families import FAMILIES, Family
+from ctxpeft.hosts.rotary import Rotary, check_turnable
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 
@@ -18,7 +19,8 @@ from ctxpeft.spec.module import ModuleSpec
 class Layer:
     """One decoder layer of a host.
 
-    index counts the layers that have attention, from 0. query_width d, value_width dv, hidden_width D.
+    index counts the layers that have attention, from 0. query_width d, value_width dv, hidden_width D. turnable:
+    whether every layer of the model rotates its keys by angles that do not depend on the length of the input.
     """
 
     index: int
@@ -32,10 +34,15 @@ class Layer:
     query_width: int
     value_width: int
     hidden_width: int
+    rotary: Rotary | None
+    turnable: bool = False
 
     def shape(self, spec: ModuleSpec) -> SiteShape:
-        """The shape of a module's site in this layer. Raises HostError where the layer lacks the site or a head."""
+        """The shape of a module's site in this layer. Raises HostError where the layer lacks the site, a head or the
+        rotary embedding that the module's slots need."""
         weight = self.projection_weight()
+        if getattr(spec.memory, "position", None) == "before":
+            check_turnable(self.rotary, str(getattr(self.attention.config, "model_type", "the model")))
         if spec.site == "ffn" and self.ffn is None:
             raise HostError(f"{self.name} has no FFN module '{self.family.ffn}' to stand beside")
         if spec.site != "head":
@@ -52,7 +59,15 @@ class Layer:
             hidden_width=self.hidden_width,
             dtype=weight.dtype,
             device=weight.device,
+            turnable=self.turnable,
         )
+
+    def window(self) -> int | None:
+        """How many tokens back a query sees, where that is limited."""
+        told = vars(self.attention).get(
+            "sliding_window", getattr(self.attention.config, "sliding_window", None)
+        )
+        return None if told is None else int(told)
 
     def projection_weight(self) -> Tensor:
         """The weight of the query projection: its device and dtype are those of the layer."""
@@ -145,7 +160,8 @@ def discover(model: nn.Module) -> list[Layer]:
             seen.add(model_type)
             family = FAMILIES.get(model_type) or _by_structure(attention, attribute)
             if family is not None and family.attention == attribute:
-                layers.append(_layer(len(layers), name, family, module, attention))
+                rotary = Rotary.of(model, name, attention) if family.rotary else None
+                layers.append(_layer(len(layers), name, family, module, attention, rotary))
                 break
     if not layers:
         found = ", ".join(sorted(seen - {""})) or type(model).__name__
@@ -153,6 +169,9 @@ def discover(model: nn.Module) -> list[Layer]:
             f"ctxpeft finds no attention it can serve in this model ({found}); supported families: "
             f"{', '.join(sorted(FAMILIES))}, and others built like llama"
         )
+    turnable = all(layer.rotary is not None and layer.rotary.fixed() for layer in layers)
+    for layer in layers:
+        layer.turnable = turnable
     return layers
 
 
@@ -163,10 +182,16 @@ def _by_structure(attention: nn.Module, attribute: str) -> Family | None:
         for part in ("q_proj", "k_proj", "v_proj", "o_proj")
     )
     normed = any(hasattr(attention, part) for part in ("q_norm", "q_layernorm", "query_norm"))
-    return Family(attention=attribute) if alike and not normed and hasattr(attention, "head_dim") else None
+    return (
+        Family(attention=attribute, rotary=False)
+        if alike and not normed and hasattr(attention, "head_dim")
+        else None
+    )
 
 
-def _layer(index: int, name: str, family: Family, decoder: nn.Module, attention: Any) -> Layer:
+def _layer(
+    index: int, name: str, family: Family, decoder: nn.Module, attention: Any, rotary: Rotary | None
+) -> Layer:
     config = attention.config
     head: int = attention.head_dim
     ffn = getattr(decoder, family.ffn, None)
@@ -190,4 +215,5 @@ def _layer(index: int, name: str, family: Family, decoder: nn.Module, attention:
         query_width=head,
         value_width=value,
         hidden_width=int(config.hidden_size),
+        rotary=rotary,
     )

@@ -14,7 +14,8 @@ class Family:
 
     projections: the modules of q, k, v, or the name of one fused projection that yields them in this order.
     query_norm, key_norm: norms applied to q and k before RoPE, and `norm_layout`, the shape they act on (W is all
-    heads side by side). output: the projection behind the heads.
+    heads side by side). output: the projection behind the heads. rotary: whether every layer turns its keys by the
+    model's rotary embedding (or says `use_rope = False`).
     """
 
     attention: str = "self_attn"
@@ -24,6 +25,7 @@ class Family:
     key_norm: str | None = None
     norm_layout: Layout = "BTHd"
     output: str = "o_proj"
+    rotary: bool = True
 
 
 _LLAMA = Family()
@@ -42,5 +44,5 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": Family(query_norm="q_norm", key_norm="k_norm", norm_layout="BHTd"),
     "olmo2": Family(query_norm="q_norm", key_norm="k_norm", norm_layout="BTW"),
     "phi3": Family(projections="qkv_proj"),
-    "gpt2": Family(attention="attn", projections="c_attn", output="c_proj"),
+    "gpt2": Family(attention="attn", projections="c_attn", output="c_proj", rotary=False),
 }

@@ -49,7 +49,7 @@ class AttentionWithMass(torch.autograd.Function):
 def _recomputed(
     ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, do: Tensor, dmass: Tensor
 ) -> tuple[Tensor, ...]:
-    """The same gradients by way of the score matrix."""
+    """The same gradients by way of the score matrix; a row that sees nothing passes none."""
     with torch.enable_grad():
         q, k, v = (t.detach().requires_grad_() for t in (q, k, v))
         score = q @ k.transpose(2, 3) * ctx.scaling
@@ -58,8 +58,11 @@ def _recomputed(
         if ctx.causal:
             hidden = torch.ones(score.shape[-2:], dtype=torch.bool).triu(1)
             score = score.masked_fill(hidden, -torch.inf)
+        blind = torch.isneginf(score).all(-1, keepdim=True)
+        score = score.masked_fill(blind, 0.0)
         outputs = (torch.softmax(score, -1) @ v, torch.logsumexp(score, -1))
-        return torch.autograd.grad(outputs, (q, k, v), (do, dmass[..., 0].to(do.dtype)))
+        do, dmass = do.masked_fill(blind, 0.0), dmass.masked_fill(blind, 0.0)[..., 0].to(do.dtype)
+        return torch.autograd.grad(outputs, (q, k, v), (do, dmass))
 
 
 def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.hosts.build import Built
 from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.count import count_module
+from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.freeze import freeze, release
 from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
@@ -56,6 +57,13 @@ class BaseHandle(ABC):
         from ctxpeft.adapters.save import save
 
         save(self, directory)
+
+    @abstractmethod
+    def export(self, directory: str | os.PathLike[str], format: str = "peft") -> None:
+        """Write a folder from which `peft.PeftModel.from_pretrained(base, directory)` computes the same.
+
+        Raises AdapterError, naming the reason, where PEFT cannot say what the adapter computes.
+        """
 
     def detach(self) -> None:
         """Remove the adapter; after the last one the model is the base again, bit for bit. Raises HostError if done."""
@@ -103,9 +111,10 @@ class Handle(BaseHandle):
         built: list[Built],
         seams: list[Seam],
         root: Root,
+        layers: list[Layer],
     ) -> None:
         super().__init__(model, variant, name)
-        self.built, self.seams, self.root = built, seams, root
+        self.built, self.seams, self.root, self.layers = built, seams, root, layers
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for prefix, _, _, module in self.built:
@@ -125,6 +134,11 @@ class Handle(BaseHandle):
 
     def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
         return sum(count_module(b.module, kind) for b in self.built)
+
+    def export(self, directory: str | os.PathLike[str], format: str = "peft") -> None:
+        from ctxpeft.adapters.export import export
+
+        export(self, directory, format)
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:

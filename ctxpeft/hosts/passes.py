@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.hosts.controller import controller_of
 
 IGNORED = -100
+PromptKV = dict[int, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Pass:
     """The arguments of the call, read only when a module asks. Shapes: B rows, T tokens of this call.
 
     given: the keyword arguments of the model's forward. cached: tokens the cache holds already. segments: the mask
-    that `ctxpeft.segments` set, if any.
+    that `ctxpeft.segments` set, if any. prompts: K (Hkv, P, d) and V (Hkv, P, dv) by owner of virtual tokens and layer;
+    kept here so that gradient checkpointing recomputes with the same tensors.
     """
 
     given: Mapping[str, Any]
     cached: int
     segments: Tensor | None
+    prompts: dict[nn.Module, PromptKV] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Mapping[str, Any], segments: Tensor | None) -> Pass:
@@ -34,6 +37,10 @@ class Pass:
         cache = given.get("past_key_values")
         length = getattr(cache, "get_seq_length", None)
         return cls(given, int(length()) if callable(length) else 0, segments)
+
+    def __deepcopy__(self, memo: Any) -> Pass:
+        """A copied model begins its own passes; the tensors of this one are not copied."""
+        return self
 
     def shape(self) -> tuple[int, int]:
         """B and T. Raises HostError if the call was given neither token ids nor embeddings."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -47,7 +48,8 @@ def _config(variant: Variant) -> Any:
 def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
     """Inject the tuner in place. Raises HostError where PEFT finds none of the target modules."""
     config = _config(variant)
-    before = {id(p) for p in model.parameters()}
+    trained = [(p, p.requires_grad) for p in model.parameters()]
+    before = {id(p) for p, _ in trained}
     fresh = "_ctxpeft_base" not in model.__dict__
     remember(model)
     try:
@@ -56,6 +58,8 @@ def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
         if fresh:
             release(model)
         raise
+    for parameter, was in trained:
+        parameter.requires_grad_(was)
     controller = controller_of(model, create=True)
     mine = [(key, p) for key, p in model.named_parameters() if id(p) not in before]
     handle = PeftHandle(model, variant, name, mine)
@@ -115,6 +119,13 @@ class PeftHandle(BaseHandle):
                 layer.enable_adapters(enabled=not was)
             for _, parameter in self._named:
                 parameter.requires_grad_(True)
+
+    def export(self, directory: str | os.PathLike[str], format: str = "peft") -> None:
+        from ctxpeft.errors import AdapterError
+
+        raise AdapterError(
+            f"'{self.name}' is an HF PEFT tuner: use handle.save(), or PEFT's own save_pretrained on a PeftModel"
+        )
 
     def _layers(self) -> list[tuple[str, Any]]:
         from peft.tuners.tuners_utils import BaseTunerLayer

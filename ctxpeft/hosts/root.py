@@ -13,6 +13,8 @@ from ctxpeft.blocks.compose import compose
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.controller import Controller
 from ctxpeft.hosts.passes import Pass
+from ctxpeft.hosts.positions import plan_shift, shifted
+from ctxpeft.hosts.prompts import Prompts
 from ctxpeft.hosts.site import Site
 
 ATTRIBUTE = "_ctxpeft_root"
@@ -27,6 +29,8 @@ class Root:
         self.embedding: nn.Module | None = None
         self.embedding_site = Site()
         self.shared = Site()
+        self.shifts: dict[str, int] = {}
+        self.prompts = Prompts(model, controller, self.shared)
         self.removers: list[Callable[[], None]] = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
             model.register_forward_hook(self._end, always_call=True).remove,
@@ -61,6 +65,8 @@ class Root:
 
     def remove_adapter(self, name: str) -> None:
         """Forget the blocks of one adapter."""
+        self.shifts.pop(name, None)
+        self.prompts.forget(name)
         for site in (self.embedding_site, self.shared):
             if name in site.adapters:
                 del site.adapters[name]
@@ -75,9 +81,18 @@ class Root:
             del self.embedding.ctxpeft
         self.model.__dict__.pop(ATTRIBUTE, None)
 
-    def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _begin(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
-        self.controller.passes.append(Pass.of(given, self.controller.segments))
+        facts = Pass.of(given, self.controller.segments)
+        self.controller.passes.append(facts)
+        plan = self.controller.plan()
+        self.prompts.fill(facts, plan.names)
+        shift = plan_shift(plan, self.shifts, facts)
+        if isinstance(shift, int) and not shift:
+            return None
+        return shifted(args, kwargs, self.names, facts, shift)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self.controller.passes.pop()

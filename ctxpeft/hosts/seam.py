@@ -163,6 +163,8 @@ class Seam:
             key_count=content.key_count,
             project_kv=self._project_kv,
             positions=self.plan.positions,
+            rotate_back=self._rotate_back,
+            prompt_kv=self._prompt_kv,
         )
         if recording is not None:
             recording[self.layer.index] = self._states(capture, key, value)
@@ -193,6 +195,13 @@ class Seam:
         finally:
             module.config = ours
 
+    def _rotate_back(self, key: Tensor, by: int) -> Tensor:
+        assert self.layer.rotary is not None
+        return self.layer.rotary.turn(key, -by)
+
+    def _prompt_kv(self, owner: nn.Module) -> tuple[Tensor, Tensor]:
+        return self.plan.known().prompts[owner][self.layer.index]
+
     def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.projecting = True
         try:
@@ -216,6 +225,7 @@ class Seam:
     def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> Any:
         merged = self._merge(self.residual_site, "residual", output, self.entered)
         self.entered = None
+        self.plan = Plan(())
         return merged
 
     def _merge(self, site: Site, name: str, output: Any, hidden: Tensor | None) -> Any:

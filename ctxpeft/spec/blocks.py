@@ -28,7 +28,8 @@ class SiteShape:
 
     query_heads, kv_heads: heads at the site (1 and 1 at the one-head sites); heads: the query heads in scope;
     source_width: width of the query source; value_width: width of what is merged; scaling: the factor on
-    content scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream.
+    content scores; softcap: the host's cap on them, if it has one; hidden_width: width of the residual stream;
+    turnable: whether the host rotates its keys, by angles that do not depend on the length of the input.
     """
 
     query_heads: int
@@ -41,6 +42,7 @@ class SiteShape:
     softcap: float | None
     dtype: torch.dtype
     device: torch.device
+    turnable: bool = False
 
     def groups(self, per: Per) -> int:
         """How many sets of parameters a layer's block has: one a query head, a kv head, a layer or for all layers."""
@@ -112,11 +114,13 @@ class FeatureMapSpec(BlockSpec):
 class InitSpec(BlockSpec):
     """How a memory's parameters begin.
 
-    A kind that `compiles` begins from what the frozen host computes for some texts; `fill_` only makes room for it.
+    A kind that `compiles` begins from what the frozen host computes for some texts, one that is `from_vocabulary` from
+    the host's token embeddings; `fill_` only makes room for them.
     """
 
     family: ClassVar[str] = "init"
     compiles: ClassVar[bool] = False
+    from_vocabulary: ClassVar[bool] = False
 
     def is_zero(self) -> bool:
         """Whether every entry starts at exactly zero."""
@@ -140,6 +144,7 @@ class ParameterizationSpec(BlockSpec):
     family: ClassVar[str] = "parameterization"
     per_kv_head_only: ClassVar[bool] = False
     head_site_only: ClassVar[bool] = False
+    virtual_tokens: ClassVar[bool] = False
 
     def zero_values_at_init(self, value_init: InitSpec) -> bool:
         """Whether the slot values start at exactly zero: a zero value init reaches the values themselves."""
@@ -150,6 +155,11 @@ class ParameterizationSpec(BlockSpec):
         self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
     ) -> torch.nn.Module:
         """Module whose call returns K (G, P, d) and V (G, P, dv)."""
+
+    def build_whole(self, shape: SiteShape, count: int, init: InitSpec) -> torch.nn.Module:
+        """Module whose call returns the embeddings (P, D) of the virtual tokens, one for the whole model; for kinds
+        with `virtual_tokens`. What `build` returns is then told of it by `refer`."""
+        raise NotImplementedError
 
 
 class MemorySpec(BlockSpec):

@@ -207,6 +207,24 @@ TABLE: tuple[Row, ...] = (
         lambda m: bool(getattr(m.memory, "gated", False)) and m.memory.mass() != "always",
     ),
     Row(
+        "position-at-head",
+        "memory.position",
+        "slots have a position where there are queries, at site 'head'; leave it at 'raw'",
+        lambda m: m.site != "head" and _position(m) != "raw",
+    ),
+    Row(
+        "position-under-a-softmax",
+        "memory.position",
+        "slots have a position where they are asked by score 'softmax'; leave it at 'raw'",
+        lambda m: getattr(m.memory, "score", "softmax") != "softmax" and _position(m) != "raw",
+    ),
+    Row(
+        "position-of-rotated-queries",
+        "memory.position",
+        "slots have a position where rotated queries ask them: source 'rotated'; leave it at 'raw'",
+        lambda m: m.query.source != "rotated" and _position(m) != "raw",
+    ),
+    Row(
         "log-mass-gate-at-head",
         "gate.source",
         "a gate that reads the content log-mass needs a softmax: it exists at site 'head'",
@@ -218,6 +236,41 @@ TABLE: tuple[Row, ...] = (
         "this parameterization gives one set of slots a kv head: per must be 'kv_head'",
         lambda m: (
             _parameterization_flag(m, "per_kv_head_only") and getattr(m.memory, "per", None) != "kv_head"
+        ),
+    ),
+    Row(
+        "virtual-tokens-under-a-softmax",
+        "memory.parameterization",
+        "virtual tokens are asked by score 'softmax', as the input is",
+        lambda m: (
+            getattr(m.memory, "score", "softmax") != "softmax" and _parameterization_flag(m, "virtual_tokens")
+        ),
+    ),
+    Row(
+        "virtual-tokens-stand-somewhere",
+        "memory.position",
+        "virtual tokens stand before the input: position must be 'auto', 'before' or 'offset'",
+        lambda m: _parameterization_flag(m, "virtual_tokens") and _position(m) == "raw",
+    ),
+    Row(
+        "virtual-tokens-come-alone",
+        "memory.parameterization",
+        "virtual tokens give all keys and all values: leave out value_init and frozen",
+        lambda m: (
+            _parameterization_flag(m, "virtual_tokens")
+            and (getattr(m.memory, "value_init", None) is not None or bool(getattr(m.memory, "frozen", 0)))
+        ),
+    ),
+    Row(
+        "vocabulary-fills-virtual-tokens",
+        "memory.init",
+        "init 'vocabulary' gives embeddings of tokens: to slots with parameterization 'prompt'",
+        lambda m: (
+            any(
+                getattr(getattr(m.memory, name, None), "from_vocabulary", False)
+                for name in ("init", "value_init")
+            )
+            and not _parameterization_flag(m, "virtual_tokens")
         ),
     ),
     Row(
@@ -267,6 +320,10 @@ TABLE: tuple[Row, ...] = (
         ),
     ),
 )
+
+
+def _position(m: ModuleSpec) -> str:
+    return str(getattr(m.memory, "position", "raw"))
 
 
 def _parameterization_flag(m: ModuleSpec, flag: str) -> bool:

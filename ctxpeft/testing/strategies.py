@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from ctxpeft.blocks.inits.zeros import Zeros
 from ctxpeft.spec.base import BlockSpec, Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, GateSpec, MemorySpec
 from ctxpeft.spec.legality import INSIDE_MERGES
@@ -51,7 +52,7 @@ def block(draw: st.DrawFn, cls: type[BlockSpec]) -> BlockSpec:
 @st.composite
 def modules(draw: st.DrawFn) -> ModuleSpec:
     """A legal module: every choice is made among what the table of legal combinations leaves."""
-    memory: MemorySpec = draw(blocks("memory"))
+    memory: MemorySpec = _slots_that_fit(draw(blocks("memory")))
     parameterization = getattr(memory, "parameterization", None)
     head_only = bool(getattr(parameterization, "head_site_only", False))
     if getattr(parameterization, "per_kv_head_only", False):
@@ -68,13 +69,16 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
     merge = "add" if site == "embeddings" else draw(st.sampled_from(_merges(memory, inside)))
     shares_keys = memory.kind == "slots" and feature_map is not None and feature_map.has_parameters()
     per = st.sampled_from(["query_head", "kv_head", "layer", "model"])
-    sources = st.sampled_from([None, *_sources(site, head_only)])
+    virtual = bool(getattr(parameterization, "virtual_tokens", False))
+    source = draw(st.sampled_from([None, "rotated"] if virtual else [None, *_sources(site, head_only)]))
+    if source not in (None, "rotated") or site != "head" or getattr(memory, "score", "softmax") != "softmax":
+        memory = _unplaced(memory)
     return ModuleSpec.model_validate(
         {
             "placement": "inside" if inside else "outside",
             "merge": merge,
             "site": site,
-            "query": draw(_plain(QuerySpec)).model_copy(update={"source": draw(sources)}),
+            "query": draw(_plain(QuerySpec)).model_copy(update={"source": source}),
             "feature_map": feature_map,
             "phi_per": getattr(memory, "per", "layer") if shares_keys else draw(per),
             "memory": memory,
@@ -92,6 +96,24 @@ def variants() -> st.SearchStrategy[Variant]:
     text = st.text(max_size=20)
     lists = st.lists(modules(), min_size=1, max_size=3)
     return st.builds(Variant, name=names, title=text, source=text, differs=text, modules=lists)
+
+
+def _slots_that_fit(memory: MemorySpec) -> MemorySpec:
+    """Virtual tokens alone, before the input and asked by softmax; the vocabulary only for them."""
+    if getattr(getattr(memory, "parameterization", None), "virtual_tokens", False):
+        placed = memory.position if memory.position != "raw" else "auto"  # type: ignore[attr-defined]
+        alone = {"score": "softmax", "frozen": 0, "value_init": None, "position": placed}
+        return memory.model_copy(update=alone)
+    inits = {name: getattr(memory, name, None) for name in ("init", "value_init")}
+    other = Zeros()
+    return memory.model_copy(
+        update={n: other for n, found in inits.items() if getattr(found, "from_vocabulary", False)}
+    )
+
+
+def _unplaced(memory: MemorySpec) -> MemorySpec:
+    """The memory without a position, which only rotated queries under a softmax can see."""
+    return memory.model_copy(update={"position": "raw"}) if hasattr(memory, "position") else memory
 
 
 def _sources(site: str, head_only: bool) -> tuple[str, ...]:
@@ -178,6 +200,8 @@ def _of(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
         return st.none()
     if annotation is bool:
         return st.booleans()
+    if annotation is str:
+        return st.text(min_size=1, max_size=10)
     if annotation in (int, float):
         domain = next((m for m in metadata if isinstance(m, Domain)), Domain(1, 64))
         return _number(domain, whole=annotation is int)

@@ -1,7 +1,6 @@
 """Adapter folders from strangers: one clear sentence, the model untouched."""
 
 import contextlib
-import json
 import os
 import shutil
 
@@ -121,11 +120,6 @@ def test_integer_weights(folder):
 def test_a_broken_spec_inside(folder):
     (folder / "variant.yaml").write_text("name: x\nmodules:\n  - placement: sideways\n")
     refused(folder, "variant.yaml:3: modules")
-
-
-def test_an_hf_peft_folder_is_recognised(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "PREFIX_TUNING"}))
-    refused(tmp_path, "an HF PEFT adapter")
 
 
 def test_a_hub_id_without_a_network(monkeypatch):

@@ -49,6 +49,17 @@ def test_text_slots_are_the_text_in_context(family, frozen):
     assert torch.allclose(model(ids).logits, together, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_text_slots_with_a_position_are_the_text_in_context(family, frozen):
+    """Also where positions are absolute: there the positions of the input shift."""
+    model, ids = wide(family), batch()
+    together = model(torch.cat([torch.tensor([TEXT]).expand(2, -1), ids], 1)).logits[:, len(TEXT) :]
+    variant = slots(len(TEXT) - frozen, frozen=frozen, position="auto")
+    ctxpeft.attach(model, variant, tokenizer=Words())
+    assert torch.allclose(model(ids).logits, together, atol=2e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_only_the_first_tokens_are_taken(family):
     model, ids = tiny_model(family), batch()

@@ -64,3 +64,19 @@ def test_rows_that_see_nothing_have_no_mass():
     assert torch.isneginf(mass[0, 0, 1])
     assert bool(torch.isfinite(o).all())
     assert bool(torch.isfinite(mass[0, 0, [0, 2]]).all())
+
+
+def test_a_query_that_sees_nothing_passes_no_gradient():
+    """Also where the scores are recomputed, which another query's zero output gradient asks for."""
+    from ctxpeft.hosts.fused import AttentionWithMass
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
+    mask = torch.zeros(1, 1, 3, 3)
+    mask[..., 0, :] = -torch.inf
+    _, mass = AttentionWithMass.apply(q, k, v, mask, False, 0.5)
+    mass[..., 1:].sum().backward()
+    for t in (q, k):
+        assert bool(torch.isfinite(t.grad).all())
+        assert bool((t.grad != 0).any())
+    assert bool((q.grad[..., 0, :] == 0).all())

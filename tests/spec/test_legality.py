@@ -17,6 +17,7 @@ VECTOR = {"kind": "vector"}
 ELU = {"kind": "elu"}
 RELU = {"kind": "relu"}
 SCALAR = {"kind": "scalar"}
+PROMPT = {"kind": "slots", "parameterization": {"kind": "prompt"}}
 FROZEN = {"kind": "slots", "parameterization": {"kind": "frozen_projection"}}
 TEXT = {"kind": "text", "text": "hello"}
 DEMONSTRATIONS = {"kind": "demonstrations", "text": "hello"}
@@ -72,6 +73,26 @@ BROKEN: dict[str, dict[str, Any]] = {
         "placement": "outside",
         "memory": {"kind": "slots", "gated": True, "score": "relu"},
     },
+    "virtual-tokens-stand-somewhere": {"placement": "inside", "memory": {**PROMPT, "position": "raw"}},
+    "virtual-tokens-come-alone": {"placement": "inside", "memory": {**PROMPT, "frozen": 1}},
+    "vocabulary-fills-virtual-tokens": {
+        "placement": "inside",
+        "memory": {"kind": "slots", "init": {"kind": "vocabulary"}},
+    },
+    "position-at-head": {"placement": "outside", "site": "ffn", "memory": {**SLOTS, "position": "before"}},
+    "position-under-a-softmax": {
+        "placement": "inside",
+        "memory": {**SLOTS, "score": "norga", "position": "auto"},
+    },
+    "position-of-rotated-queries": {
+        "placement": "inside",
+        "query": {"source": "unrotated"},
+        "memory": {**SLOTS, "position": "offset"},
+    },
+    "virtual-tokens-under-a-softmax": {
+        "placement": "inside",
+        "memory": {**PROMPT, "score": "norga", "position": "raw"},
+    },
     "log-mass-gate-at-head": {**OUTSIDE, "site": "ffn", "gate": {"kind": "token", "source": "log_mass"}},
     "frozen-projection-per-kv-head": {"placement": "inside", "memory": {**FROZEN, "per": "layer"}},
     "text-fills-slots": {"placement": "outside", "memory": {"kind": "vector", "init": TEXT}},
@@ -94,6 +115,8 @@ BROKEN: dict[str, dict[str, Any]] = {
 LEGAL: list[dict[str, Any]] = [
     INSIDE,
     OUTSIDE,
+    {"placement": "inside", "memory": {**PROMPT, "init": {"kind": "vocabulary"}}},
+    {**INSIDE, "memory": {**SLOTS, "position": "before"}},
     {**INSIDE, "merge": "compete_length", "length_bias": -1.0},
     {**INSIDE, "normalizer": "none"},
     {**INSIDE, "gate": {**SCALAR, "on": "mass", "activation": "exp"}},

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,6 +37,11 @@ class Slots(MemorySpec):
     frozen: so many more slots come first and stay as they began (1 keeps an attention sink, Cartridges).
     gated: every query token scales the keys and values of each slot by its own gate, lambda sigmoid(w_j^T x + c_j),
     read from the hidden state x (APT).
+    position: where rotated queries find the P = count + frozen slots. raw: the keys as they are. before: the keys are
+    those of a cache filled at positions 0 to P-1 whose content starts at P, and are turned back by P at every read, so
+    that no position of the content shifts. offset: the positions of the content are shifted by P instead, as absolute
+    positions need. auto: before where the host rotates its keys by angles free of the input's length, else offset; the
+    default of virtual tokens.
     """
 
     cites: ClassVar[str] = (
@@ -53,6 +58,23 @@ class Slots(MemorySpec):
     value_init: Init | None = None
     frozen: Annotated[int, Field(ge=0), Domain(0, 1), Later()] = 0
     gated: Annotated[bool, Later()] = False
+    position: Annotated[Literal["raw", "before", "offset", "auto"], Later()] = "raw"
+
+    @model_validator(mode="after")
+    def _prompts_have_a_position(self) -> Slots:
+        if self.parameterization.virtual_tokens and "position" not in self.model_fields_set:
+            object.__setattr__(self, "position", "auto")
+        return self
+
+    def total(self) -> int:
+        """P, the frozen slots included."""
+        return self.count + self.frozen
+
+    def placed(self, turnable: bool) -> str:
+        """`raw`, `before` or `offset` on a host whose keys can or cannot be turned back."""
+        if self.position != "auto":
+            return self.position
+        return "before" if turnable else "offset"
 
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "required" if self.score == "kernel" else "forbidden"
@@ -95,17 +117,21 @@ class SlotMemory(MemoryModule):
         super().__init__()
         self.score, self.scaling, self.needs_mass = spec.score, shape.scaling, needs_mass
         self.softcap = shape.softcap
+        self.back = spec.total() if spec.placed(shape.turnable) == "before" else 0
         inits = spec.init, spec.value_init or spec.init
         groups = shape.groups(spec.per)
         trained = spec.parameterization.build(shape, spec.count, groups, *inits)
         self.slots = FrozenFirst(trained, shape, spec.frozen, groups, *inits) if spec.frozen else trained
-        self.gates = SlotGates(spec.count + spec.frozen, shape) if spec.gated else None
+        self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         key, value = self.slots(capture)
+        if self.back:
+            assert capture.rotate_back is not None
+            key = capture.rotate_back(key, self.back)
         if self.score == "kernel":
             assert phi is not None
             return self._by_kernel(x, phi(key), value)

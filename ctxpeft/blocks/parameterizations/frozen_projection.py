@@ -55,11 +55,14 @@ class ProjectedSlots(nn.Module):
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         assert capture.project_kv is not None
-        prompt = self.prompt if self.mlp is None else self.prompt + self.mlp(self.prompt)
-        key, value = capture.project_kv(prompt)
+        key, value = capture.project_kv(self.hidden_states())
         if self.kv_heads is not None:
             key, value = key[self.kv_heads], value[self.kv_heads]
         return key.to(self.prompt.dtype), value.to(self.prompt.dtype)
+
+    def hidden_states(self) -> Tensor:
+        """What is projected, (P, D)."""
+        return self.prompt if self.mlp is None else self.prompt + self.mlp(self.prompt)
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over."""
