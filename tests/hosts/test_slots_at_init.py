@@ -17,16 +17,19 @@ from ctxpeft.shipped import shipped_names
 TEXT = "Return the sum of two numbers that are given as text; once upon a time there was a king."
 
 
-def has_free_slots(name: str) -> bool:
-    """Whether keys asked by a softmax are trained themselves; a positive kernel tells no keys apart at the start."""
+def begins_at_random(name: str) -> bool:
+    """Whether keys asked by a softmax are drawn and trained; a positive kernel tells no keys apart at the start."""
     memories = [module.memory.model_dump() for module in ctxpeft.load_variant(name).modules]
     return any(
-        m["kind"] == "slots" and m["score"] == "softmax" and m["parameterization"]["kind"] == "direct"
+        m["kind"] == "slots"
+        and m["score"] in ("softmax", "norga")
+        and m["parameterization"]["kind"] == "direct"
+        and m["init"]["kind"] == "normal"
         for m in memories
     )
 
 
-FREE = [name for name in shipped_names("variants") if has_free_slots(name)]
+DRAWN = [name for name in shipped_names("variants") if begins_at_random(name)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def alikeness(model: Any, ids: Tensor, variant: Any) -> float:
         handle.detach()
 
 
-@pytest.mark.parametrize("name", FREE)
+@pytest.mark.parametrize("name", DRAWN)
 def test_slots_learn_different_things_from_the_first_step(model: nn.Module, ids: Tensor, name: str) -> None:
     """Keys far smaller than the model's own get the same weight from every query, and so the same gradient."""
     data = ctxpeft.load_variant(name).to_dict()
