@@ -150,7 +150,10 @@ def open_bench(model: str, spec: TaskSpec, settings: Settings) -> Bench:
 
 
 def task_facts(bench: Bench) -> dict[str, Any]:
-    """What a plan says about the data: sizes, labels, lengths in tokens, one example as the model sees it."""
+    """What a plan says about the data: sizes, labels, lengths in tokens, one example as the model sees it.
+
+    A label of many tokens has to be learned as a spelling and costs time to score: `label_words` shortens it.
+    """
     task = bench.task
     lengths = sorted(len(e) for e in bench.train)
     facts: dict[str, Any] = {
@@ -163,6 +166,8 @@ def task_facts(bench: Bench) -> dict[str, Any]:
         "labels": list(task.labels),
         "notes": list(bench.notes),
     }
+    if written := sorted(map(len, bench.encoder.label_ids.values())):
+        facts["label_tokens"] = {"shortest": written[0], "longest": written[-1]}
     if bench.train:
         decode = bench.base.tokenizer.decode
         facts["tokens"] = {"median": lengths[len(lengths) // 2], "longest": lengths[-1]}

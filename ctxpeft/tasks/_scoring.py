@@ -108,18 +108,19 @@ def _cached_scores(
     cache = output.past_key_values
     if not callable(getattr(cache, "batch_repeat_interleave", None)):
         return None
-    longest = max(map(len, trie.paths))
-    per_path = len(prompts) * max(
-        ids.shape[1] + longest, longest * output.logits.shape[-1] * tokens // LOGIT_BUDGET
-    )
-    size = max(1, tokens // per_path)
-    for start in range(0, len(trie.paths), size):
-        paths = trie.paths[start : start + size]
-        logp = _continue(model, cache, mask, positions, paths, pad, "position_ids" in accepted)
-        for c, steps in enumerate(trie.steps):
-            for step in steps[1:]:
-                if start <= step.path < start + len(paths):
-                    scores[:, c] += logp[:, step.path - start, step.depth - 1, step.token]
+    start = 0
+    while start < len(trie.paths):
+        longest = len(trie.paths[start])
+        per_path = len(prompts) * max(
+            ids.shape[1] + longest, longest * output.logits.shape[-1] * tokens // LOGIT_BUDGET
+        )
+        chunk = range(start, min(start + max(1, tokens // per_path), len(trie.paths)))
+        paths = [trie.paths[i] for i in chunk]
+        wanted = [(c, step) for c, steps in enumerate(trie.steps) for step in steps[1:] if step.path in chunk]
+        places = [(step.path - start, step.depth - 1, step.token) for _, step in wanted]
+        logp = _continue(model, cache, mask, positions, paths, places, pad, "position_ids" in accepted)
+        scores.index_add_(1, torch.tensor([c for c, _ in wanted]), logp)
+        start = chunk.stop
     return scores
 
 
@@ -129,10 +130,14 @@ def _continue(
     mask: Tensor,
     positions: Tensor,
     paths: Sequence[Ids],
+    places: Sequence[tuple[int, int, int]],
     pad: int,
     with_positions: bool,
 ) -> Tensor:
-    """Log-probabilities after every token of every path, from a copy of the prompt's cache: (B, P, L, V)."""
+    """Log-probabilities at `places` (path, index in the path, next token), from a copy of the prompt's cache.
+
+    (B, len(places)), on the CPU.
+    """
     count, width = len(paths), max(map(len, paths))
     rows = mask.shape[0]
     ids = torch.tensor([[*path, *[pad] * (width - len(path))] for path in paths], device=mask.device)
@@ -147,5 +152,7 @@ def _continue(
         use_cache=True,
         **({"position_ids": after} if with_positions else {}),
     )
-    logp: Tensor = output.logits.float().log_softmax(-1).view(rows, count, width, -1)
+    logits_BPLV = output.logits.float().view(rows, count, width, -1)
+    path, index, token = torch.tensor(places, device=mask.device).unbind(1)
+    logp: Tensor = logits_BPLV[:, path, index, token] - logits_BPLV.logsumexp(-1)[:, path, index]
     return logp.cpu()

@@ -19,7 +19,7 @@ class Step:
 
 @dataclass(frozen=True)
 class LabelTrie:
-    """The token sequences that must be run (`paths`) so that every token of every label is predicted.
+    """The token sequences that must be run (`paths`, longest first) so that every token of every label is predicted.
 
     One token a label needs no path. `steps[i]` are the tokens of label i. A label whose tokens begin another
     label's ends with the end-of-text token, so that the labels are disjoint events.
@@ -43,7 +43,6 @@ def label_trie(label_ids: Mapping[str, Ids], eos: Ids = ()) -> LabelTrie:
     for context in contexts:
         if not any(path[: len(context)] == context for path in paths):
             paths.append(context)
-    paths.sort()
 
     def step(ids: Ids, k: int) -> Step:
         owner = next((i for i, path in enumerate(paths) if path[:k] == ids[:k]), 0)

@@ -37,6 +37,11 @@ def test_dry_run_writes_nothing(
     assert plan["labels"] == ["animal", "fruit", "metal"]
     assert plan["example"]["prompt"].endswith(" Label:")
     assert plan["training"]["steps"] == 3
+    assert plan["label_tokens"] == {"shortest": 1, "longest": 1}
+    spelt = run(
+        capsys, "train", "--variant", "ia3", *flags, "label_words={metal: metal of the earth}", "--json"
+    ).result["plan"]
+    assert spelt["label_tokens"]["longest"] > spelt["label_tokens"]["shortest"] == 1
     plain = run(capsys, "train", "--variant", "prefix-tuning-plus", *flags)
     assert plain.code == 0
     assert "Nothing was run or written" in plain.out
