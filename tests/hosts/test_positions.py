@@ -8,6 +8,9 @@ from transformers import DynamicCache
 
 import ctxpeft
 from ctxpeft.errors import HostError
+from ctxpeft.testing.laws import law
+from ctxpeft.testing.laws.ground import Host
+from ctxpeft.testing.laws.run import run_law
 from ctxpeft.testing.tiny import perturb, tiny_model
 
 COUNT = 5
@@ -258,3 +261,12 @@ def test_raw_keeps_its_fingerprint():
     assert ctxpeft.load_variant(plain).fingerprint() == ctxpeft.load_variant(variant("raw")).fingerprint()
     others = {ctxpeft.load_variant(variant(p)).fingerprint() for p in ("raw", "before", "offset", "auto")}
     assert len(others) == 4
+
+
+@pytest.mark.parametrize(
+    ("family", "position"), [("llama", "before"), ("qwen3", "offset"), ("gpt2", "auto"), ("llama", "raw")]
+)
+def test_the_law_of_the_cache_speaks_of_positions(family, position):
+    rule = law("slots-are-a-cache")
+    outcome = run_law(rule, Host(tiny_model(family), ctxpeft.load_variant(variant(position))), [rule.most])
+    assert outcome.result == "holds", outcome.sentence()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ctxpeft.hosts.handle import Handle
@@ -35,12 +37,14 @@ def _is_a_prefix(variant: Variant) -> str | None:
     most=Size(2, 4),
 )
 def slots_are_a_cache(host: Host, size: Size) -> None:
-    """Slots inside give what transformers gives with the same keys and values in its cache, positions kept."""
+    """Slots inside give what transformers gives with the same keys and values in its cache: positions kept where the
+    slots are `raw`, and counted on from the cache where they have a position."""
     from transformers import DynamicCache
 
     batch = host.batch(*size[:2])
     config = host.model.config.get_text_config()
-    count: int = host.variant.modules[0].memory.count  # type: ignore[attr-defined]
+    memory: Any = host.variant.modules[0].memory
+    count: int = memory.count
     window = getattr(config, "sliding_window", None)
     if window is not None and window < count + size.tokens:
         raise DoesNotApply("the model's sliding window would push the slots out of its cache")
@@ -54,7 +58,8 @@ def slots_are_a_cache(host: Host, size: Size) -> None:
         key, value = (t.expand(size.batch, -1, -1, -1) for t in (key, value))
         cache.update(key, value, layer)
     mask = torch.ones(size.batch, count + size.tokens, dtype=torch.long, device=batch.ids.device)
-    positions = torch.arange(size.tokens, device=batch.ids.device)[None]
+    first = 0 if memory.position == "raw" else count
+    positions = torch.arange(first, first + size.tokens, device=batch.ids.device)[None]
     with torch.no_grad():
         theirs = host.model(batch.ids, past_key_values=cache, attention_mask=mask, position_ids=positions)
     host.evidence.close(Run(ours.logits), Run(theirs.logits), host.other_kernel)
