@@ -188,8 +188,19 @@ class Heads:
             unrotated=self.unrotated,
             log_mass=lambda: mass,
             key_count=lambda: self.visible.sum(-1)[:, None],
+            project_kv=self.project_kv,
             positions=lambda: torch.arange(self.query.shape[2])[None],
         )
+
+    def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A host's frozen projections: (P, D) -> K (Hkv, P, d), V (Hkv, P, dv)."""
+        g = torch.Generator().manual_seed(self.seed)
+        widths = (self.key.shape[-1], self.value.shape[-1])
+        shapes = [(self.key.shape[1], x.shape[-1], width) for width in widths]
+        key, value = (
+            x @ torch.randn(*shape, dtype=torch.float64, generator=g).to(x.dtype) for shape in shapes
+        )
+        return key, value
 
     def composed(self, *modules: ContextModule) -> Tensor:
         """The fast path."""

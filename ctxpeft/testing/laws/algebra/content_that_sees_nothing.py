@@ -13,7 +13,7 @@ from ctxpeft.testing.laws.problems import SLOTS, assert_close, slots_of
 
 @algebra_law(equation="L = -∞ ⇒ o = softmax(a qᵀK_s) V_s, ρ = 1", source="the algebra")
 def content_that_sees_nothing(heads: Heads) -> None:
-    """A query that sees no content reads the slots alone, with finite gradients."""
+    """A query that sees no content reads the slots alone, or nothing out of scope, with finite gradients."""
     module = heads.module({"placement": "inside", "memory": SLOTS})
     capture = heads.capture()
     capture.output = torch.zeros_like(capture.output)
@@ -30,3 +30,5 @@ def content_that_sees_nothing(heads: Heads) -> None:
     assert_close(kept, torch.zeros_like(kept))
     gradients = torch.autograd.grad(out.sum(), [heads.query, key, value])
     assert all(bool(torch.isfinite(g).all()) for g in gradients)
+    nowhere, _ = compose(capture, [(module, torch.zeros(len(out), 1, dtype=torch.bool))])
+    assert torch.equal(nowhere, capture.output)

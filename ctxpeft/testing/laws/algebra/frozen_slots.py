@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
 from ctxpeft.blocks import naive
@@ -21,8 +20,11 @@ from ctxpeft.testing.laws.problems import SLOTS, assert_equation
 def frozen_slots(heads: Heads, frozen: int) -> None:
     """Frozen slots come before the others, take part in the softmax, are saved and are no parameters."""
     module = heads.module({"placement": "inside", "memory": {**SLOTS, "frozen": frozen}})
-    memory: Any = module.memory
-    key, value = memory.slots(heads.capture())
+    state = module.state_dict(keep_vars=True)
+    key, value = (
+        torch.cat([state[f"memory.slots.{part}"], state[f"memory.slots.trained.{part}"]], 1)
+        for part in ("key", "value")
+    )
     assert key.shape[1] == 3 + frozen
 
     def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:

@@ -21,7 +21,7 @@ _SINGLE = 2e-5
     dtype=(torch.bfloat16, torch.float16, torch.float32),
 )
 def merges_are_single_precision(heads: Heads, module: Spec, dtype: torch.dtype) -> None:
-    """On a host of low precision the merge is exact to fp32 and rounded once, to the type of the content."""
+    """On a host of low precision the merge is exact to fp32 and rounded once, autocast or not."""
     exact = heads.module(module)
     built = heads.module(module, dtype=dtype)
     for mine, theirs in zip(built.parameters(), exact.parameters(), strict=True):
@@ -48,3 +48,5 @@ def merges_are_single_precision(heads: Heads, module: Spec, dtype: torch.dtype) 
     tolerance = (_SINGLE + torch.finfo(dtype).eps) * scale
     error = float((got.double() - expected).detach().abs().max())
     assert error <= tolerance, f"error {error:.3g} against {tolerance:.3g}"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(compose(cast, [(built, None)])[0], got), "autocast reaches the merge"
