@@ -77,7 +77,9 @@ class ContextModule(FullPrecision):
         x, phi = query, self.feature_map
         if phi is not None:
             x = self.phi_grouping.unfold(phi(self.phi_grouping.fold(x)), tokens)
-        asked = None if phi is None else phi.__call__  # not the module: accelerate moves arguments that have `.to`
+        asked = (
+            None if phi is None else phi.__call__
+        )  # not the module: accelerate moves arguments that have `.to`
         n, m, c = self.memory(self.grouping.fold(x), asked, capture)
         n = self.grouping.unfold(n, tokens)
         if m is not None:

@@ -1,9 +1,9 @@
 """A quantised base, told to transformers' Trainer.
 
-The Trainer refuses a quantised model unless it is a PeftModel, carries the state of transformers' PEFT mixin (which also
-sends `save_pretrained` to PEFT's own format), or has a quantizer that says its model can be trained. While an adapter is
-attached something can be trained, so the quantizer says so; whether its method passes gradients at all (`is_trainable`)
-stays its own answer.
+The Trainer refuses a quantised model unless it is a PeftModel, carries the state of transformers' PEFT mixin (which
+also sends `save_pretrained` to PEFT's own format), or has a quantizer that says its model can be trained. While an
+adapter is attached something can be trained, so the quantizer says so; whether its method passes gradients at all
+(`is_trainable`) stays its own answer.
 """
 
 from __future__ import annotations

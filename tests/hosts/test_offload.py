@@ -1,4 +1,4 @@
-"""Bases whose weights accelerate keeps elsewhere (CPU, disk, a device map): attached before or after, the same values."""
+"""Bases whose weights accelerate keeps elsewhere (CPU, disk, a map): attached before or after, the same values."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_attached_after_offloading(adapted, where, tmp_path):
 
 
 def test_a_device_map_trains_and_leaves(adapted, tmp_path):
-    variant, logits, folder = adapted
+    _, logits, folder = adapted
     tiny_model().save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path / "base", device_map=DEVICE_MAP, offload_folder=tmp_path / "offload"
