@@ -23,8 +23,8 @@ except CtxpeftError as error:
         raise SystemExit(f"error: {error}") from None
     raise
 
-from lm_eval.api.registry import register_model  # noqa: E402 - after the word about the extra
-from lm_eval.models.huggingface import HFLM  # noqa: E402
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
 
 
 @register_model("ctxpeft")
