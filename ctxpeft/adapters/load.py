@@ -60,7 +60,7 @@ def refill(handle: BaseHandle, directory_or_hub_id: str | os.PathLike[str]) -> N
             f"{folder}: holds '{variant.name}', and the attached adapter '{handle.name}' is of another spec "
             f"('{handle.variant.name}'); use ctxpeft.load"
         )
-    _fill(handle, tensors, folder)
+    _fill(handle, tensors, folder / WEIGHTS)
 
 
 def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
