@@ -20,7 +20,7 @@ SCOPED = {
     ],
 }
 BOTH = {"name": "both", "modules": [MIXED["modules"][0], MIXED["modules"][2]]}
-CASES = {**VARIANTS, "scoped": SCOPED, "both": BOTH}
+CASES = {**VARIANTS, "scoped": SCOPED, "both": BOTH, "prompt-tuning": "prompt-tuning"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,7 @@ def compiled(model, backend="eager"):
         ("llama", "scoped"),
         ("gemma3_text", "prefix-tuning"),
         ("gpt2", "mixed"),
+        ("llama", "prompt-tuning"),
     ],
 )
 def test_one_graph_and_the_values_of_eager(family, variant):
