@@ -48,6 +48,21 @@ def load(
     return handle
 
 
+def refill(handle: BaseHandle, directory_or_hub_id: str | os.PathLike[str]) -> None:
+    """Put the tensors of a saved adapter into an attached one of the same spec.
+
+    Raises AdapterError as `load` does, and for another spec.
+    """
+    folder = _folder(os.fspath(directory_or_hub_id))
+    variant, tensors = read_adapter(folder)
+    if variant.fingerprint() != handle.variant.fingerprint():
+        raise AdapterError(
+            f"{folder}: holds '{variant.name}', and the attached adapter '{handle.name}' is of another spec "
+            f"('{handle.variant.name}'); use ctxpeft.load"
+        )
+    _fill(handle, tensors, folder / WEIGHTS)
+
+
 def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
     """The spec and the tensors of a saved adapter, on CPU. Raises AdapterError on anything that is not one."""
     for file in (VARIANT, WEIGHTS):

@@ -13,9 +13,9 @@ from ctxpeft.files import replacing, write_text
 from ctxpeft.hosts.handle import BaseHandle
 
 
-def save(handle: BaseHandle, directory: str | os.PathLike[str]) -> None:
+def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "path/to/this/folder") -> None:
     """Save variant.yaml, adapter.safetensors and README.md. Each file is replaced whole; the weights carry the
-    fingerprint of their spec, so files of two saves are never mistaken for one.
+    fingerprint of their spec, so files of two saves are never mistaken for one. `address` is what the card loads.
 
     Raises AdapterError if the path is a file or cannot be written.
     """
@@ -30,7 +30,7 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str]) -> None:
         variant.to_yaml(folder / VARIANT, defaults=True)
         with replacing(folder / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata=metadata)
-        write_text(folder / CARD, _card(handle))
+        write_text(folder / CARD, _card(handle, address))
     except OSError as error:
         raise AdapterError(f"{folder}: cannot be written ({error.strerror or error})") from None
 
@@ -42,7 +42,7 @@ def base_name(handle: BaseHandle) -> str:
     return Path(name).name if Path(name).is_dir() else name
 
 
-def _card(handle: BaseHandle) -> str:
+def _card(handle: BaseHandle, address: str) -> str:
     variant = handle.variant
     base = base_name(handle)
     source = f" ({variant.source})" if variant.source else ""
@@ -64,7 +64,7 @@ import ctxpeft
 from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("{base}")
-handle = ctxpeft.load(model, "path/to/this/folder")
+handle = ctxpeft.load(model, "{address}")
 ```
 
 The method, in full:

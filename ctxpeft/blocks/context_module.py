@@ -60,6 +60,11 @@ class ContextModule(FullPrecision):
         self.__dict__[name] = part
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
+        """What calling the module returns."""
+        found: tuple[Read, Tensor | None] = self(capture)
+        return found
+
+    def forward(self, capture: Capture) -> tuple[Read, Tensor | None]:
         """The memory's answer and the gate (None where there is none).
 
         Read shapes: n (B, H, T, dv), m and c (B, H, T), H the heads in scope. Gates on the mass are already in n, m.
@@ -72,7 +77,10 @@ class ContextModule(FullPrecision):
         x, phi = query, self.feature_map
         if phi is not None:
             x = self.phi_grouping.unfold(phi(self.phi_grouping.fold(x)), tokens)
-        n, m, c = self.memory(self.grouping.fold(x), phi, capture)
+        asked = (
+            None if phi is None else phi.__call__
+        )  # not the module: accelerate moves arguments that have `.to`
+        n, m, c = self.memory(self.grouping.fold(x), asked, capture)
         n = self.grouping.unfold(n, tokens)
         if m is not None:
             m, c = (self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))

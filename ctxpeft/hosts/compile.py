@@ -12,6 +12,7 @@ from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.build import Built
 from ctxpeft.hosts.controller import Controller
+from ctxpeft.hosts.device import execution_device
 from ctxpeft.spec.blocks import InitSpec, Place
 from ctxpeft.spec.variant import Variant
 
@@ -57,7 +58,7 @@ def _standing(where: Place, placed: bool) -> Place:
 
 def read_text(model: nn.Module, controller: Controller, ids: list[int], where: Place) -> States:
     """The states of every served layer for one text, `before` position 0 where positions are relative."""
-    device = next(model.parameters()).device
+    device = execution_device(model, next(model.parameters()))
     tokens = torch.tensor([ids], device=device)
     positions = torch.arange(len(ids), device=device)[None]
     if where == "before" and has_rotary_positions(model):

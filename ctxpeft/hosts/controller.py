@@ -21,11 +21,34 @@ if TYPE_CHECKING:
 ATTRIBUTE = "_ctxpeft"
 
 
+class Rows:
+    """One adapter for each row of a batch: `names` in the order they were attached, and a tensor of places in it.
+
+    A compiled model takes the tensor as an input, so another assignment of the same adapters is no recompilation.
+    """
+
+    def __init__(self, rows: Sequence[str | None], attached: Sequence[str], device: torch.device) -> None:
+        self.names = tuple(name for name in attached if name in rows)
+        self._index = torch.tensor(
+            [-1 if row is None else self.names.index(row) for row in rows], dtype=torch.long, device=device
+        )
+
+    def index(self, batch: int, device: torch.device) -> Tensor:
+        """(B,) the place in `names` of each row's adapter, -1 for none; a row may come several times (beams).
+
+        Raises HostError if the batch is no multiple of the rows.
+        """
+        given = self._index.shape[0]
+        if batch % given:
+            raise HostError(f"route names {given} rows and the batch has {batch}")
+        return self._index.to(device).repeat_interleave(batch // given, output_size=batch)
+
+
 class Plan(NamedTuple):
     """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass."""
 
     names: tuple[str, ...]
-    rows: tuple[str | None, ...] | None = None
+    rows: Rows | None = None
     facts: Pass | None = None
 
     def mask(self, name: str, tokens: str, batch: int, device: torch.device) -> Tensor | None:
@@ -43,10 +66,7 @@ class Plan(NamedTuple):
     def _rows(self, name: str, batch: int, device: torch.device) -> Tensor | None:
         if self.rows is None:
             return None
-        if batch % len(self.rows):
-            raise HostError(f"route names {len(self.rows)} rows and the batch has {batch}")
-        repeat = batch // len(self.rows)
-        return torch.tensor([[r == name] for r in self.rows for _ in range(repeat)], device=device)
+        return self.rows.index(batch, device)[:, None] == self.rows.names.index(name)
 
     def positions(self) -> Tensor:
         """The positions of the tokens of this pass, (B, T) or (1, T), from 0."""
@@ -69,7 +89,7 @@ class Controller:
         self.handles: dict[str, BaseHandle] = {}
         self.active: tuple[str, ...] = ()
         self.silenced: list[str] = []
-        self.routed: tuple[str | None, ...] | None = None
+        self.routed: Rows | None = None
         self.segments: Tensor | None = None
         self.passes: list[Pass] = []
         self.recording: dict[int, TextStates] | None = None
@@ -79,8 +99,7 @@ class Controller:
         """What a forward pass that runs now will do."""
         facts = self.passes[-1] if self.passes else None
         if self.routed is not None:
-            order = dict.fromkeys(r for r in self.routed if r is not None)
-            return Plan(tuple(n for n in order if n not in self.silenced), self.routed, facts)
+            return Plan(tuple(n for n in self.routed.names if n not in self.silenced), self.routed, facts)
         return Plan(tuple(n for n in self.active if n not in self.silenced), None, facts)
 
     def watch_at(self, layer: int | None) -> Watch | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
+from ctxpeft.hosts.device import execution_device
 from ctxpeft.hosts.families import FAMILIES, Family
 from ctxpeft.hosts.rotary import Rotary, check_turnable
 from ctxpeft.spec.blocks import SiteShape
@@ -46,7 +47,7 @@ class Layer:
         if spec.site == "ffn" and self.ffn is None:
             raise HostError(f"{self.name} has no FFN module '{self.family.ffn}' to stand beside")
         if spec.site != "head":
-            return _one_head(self.hidden_width, weight)
+            return _one_head(self.hidden_width, weight, execution_device(self.attention, weight))
         widths = {"hidden": self.hidden_width, "output": self.value_width}
         return SiteShape(
             query_heads=self.query_heads,
@@ -58,7 +59,7 @@ class Layer:
             softcap=getattr(self.attention, "attn_logit_softcapping", None),
             hidden_width=self.hidden_width,
             dtype=weight.dtype,
-            device=weight.device,
+            device=execution_device(self.attention, weight),
             turnable=self.turnable,
         )
 
@@ -121,13 +122,14 @@ class Layer:
 def embedding_shape(model: nn.Module) -> SiteShape:
     """The shape of the site at the token embedding. Raises HostError for a model without one."""
     getter = getattr(model, "get_input_embeddings", None)
-    weight = getattr(getter() if callable(getter) else None, "weight", None)
-    if not isinstance(weight, Tensor):
+    embedding = getter() if callable(getter) else None
+    weight = getattr(embedding, "weight", None)
+    if not isinstance(embedding, nn.Module) or not isinstance(weight, Tensor):
         raise HostError("this model has no token embedding to stand at (site 'embeddings')")
-    return _one_head(weight.shape[1], weight)
+    return _one_head(weight.shape[1], weight, execution_device(embedding, weight))
 
 
-def _one_head(width: int, like: Tensor) -> SiteShape:
+def _one_head(width: int, like: Tensor, device: torch.device) -> SiteShape:
     return SiteShape(
         query_heads=1,
         kv_heads=1,
@@ -138,7 +140,7 @@ def _one_head(width: int, like: Tensor) -> SiteShape:
         softcap=None,
         hidden_width=width,
         dtype=like.dtype,
-        device=like.device,
+        device=device,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ctxpeft.hosts import quantized
 from ctxpeft.hosts.controller import ATTRIBUTE
 
 MARK = "ctxpeft"
@@ -18,6 +19,7 @@ def remember(model: nn.Module) -> None:
         model.__dict__["_ctxpeft_base"] = {
             "ignored": model.__dict__.get("_keys_to_ignore_on_save", ...),
             "trainable": [(p, p.requires_grad) for p in model.parameters()],
+            "quantizer": quantized.admit(model),
         }
 
 
@@ -34,7 +36,7 @@ def freeze(model: nn.Module) -> None:
     ours = {id(p) for key, p in model.named_parameters() if _is_ours(key)} | injected
     kept_out = [
         key
-        for key, value in model.state_dict(keep_vars=True).items()
+        for key, value in quantized.saved_tensors(model).items()
         if id(value) not in ours and not _is_ours(key)
     ]
     model._keys_to_ignore_on_save = kept_out  # type: ignore[assignment]
@@ -49,6 +51,7 @@ def release(model: nn.Module) -> None:
     state: dict[str, Any] = model.__dict__.pop("_ctxpeft_base", {"trainable": [], "ignored": ...})
     for parameter, trainable in state["trainable"]:
         parameter.requires_grad_(trainable)
+    quantized.release(model, state.get("quantizer"))
     if state["ignored"] is ...:
         model.__dict__.pop("_keys_to_ignore_on_save", None)
     else:

@@ -75,10 +75,18 @@ def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: di
         and not torch.compiler.is_compiling()
         and not options.get("dropout")
         and query.device.type == "cpu"
-        and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
+        and _dtype(query) in (torch.float32, torch.float64, torch.bfloat16)
         and query.shape[-1] == value.shape[-1]
         and key.shape[2] > 0
     )
+
+
+def _dtype(query: Tensor) -> torch.dtype:
+    """What the kernel computes in: under autocast the type that autocast gives to attention, else that of q."""
+    device = query.device.type
+    if torch.is_autocast_enabled(device) and query.dtype == torch.float32:
+        return torch.get_autocast_dtype(device)
+    return query.dtype
 
 
 def attention_with_mass(
@@ -89,6 +97,7 @@ def attention_with_mass(
     query (B, Hq, T, d); key and value (B, Hkv, S, d), repeated here as the host's own backend does. `causal` is for
     the case without a mask. Rows that see nothing get L = -inf, where the kernel says 0.
     """
+    query, key, value = (t.to(_dtype(query)) for t in (query, key, value))
     repeat = query.shape[1] // key.shape[1]
     if repeat > 1:
         key, value = (t.repeat_interleave(repeat, 1) for t in (key, value))
@@ -100,7 +109,8 @@ def attention_with_mass(
         if mask.dtype == torch.bool:
             additive = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
         additive = additive[..., : key.shape[2]].to(query.dtype)
-    output, mass = AttentionWithMass.apply(query, key, value, additive, causal, scaling)  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", enabled=False):
+        output, mass = AttentionWithMass.apply(query, key, value, additive, causal, scaling)  # type: ignore[no-untyped-call]
     if visible is not None and not causal:
         mass = mass.masked_fill(~visible.any(-1), -torch.inf)
     return output, mass

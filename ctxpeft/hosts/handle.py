@@ -65,6 +65,25 @@ class BaseHandle(ABC):
         Raises AdapterError, naming the reason, where PEFT cannot say what the adapter computes.
         """
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save` writes to a repository of the Hugging Face Hub, created where there is none.
+
+        options: private, token, revision, commit_message, create_pr, as huggingface_hub means them. Returns the
+        commit's URL. Raises AdapterError where the Hub refuses or cannot be reached.
+        """
+        from ctxpeft.adapters.hub import push
+
+        return push(self, repo_id, **options)
+
+    def hotswap(self, directory_or_hub_id: str | os.PathLike[str]) -> None:
+        """Take the values of a saved adapter of the same spec, in place: nothing is attached, compiled or moved anew.
+
+        Raises AdapterError for another spec or other shapes; the adapter is then as it was.
+        """
+        from ctxpeft.adapters.load import refill
+
+        refill(self, directory_or_hub_id)
+
     def detach(self) -> None:
         """Remove the adapter; after the last one the model is the base again, bit for bit. Raises HostError if done."""
         if not self.attached:

@@ -44,12 +44,10 @@ def plan_shift(plan: Plan, shifts: Mapping[str, int], facts: Pass) -> int | Tens
     """The shift of a pass: that of the longest active adapter, or (B, 1), each row that of its own adapter."""
     of = {name: shifts.get(name, 0) for name in plan.names}
     if plan.rows is None or not any(of.values()):
-        return max(of.values(), default=0)
-    batch = facts.shape()[0]
-    if batch % len(plan.rows):
-        raise HostError(f"route names {len(plan.rows)} rows and the batch has {batch}")
-    each = [of.get(row or "", 0) for row in plan.rows]
-    return torch.tensor(each, device=facts.device()).repeat_interleave(batch // len(plan.rows))[:, None]
+        return max([0, *of.values()])
+    each = [of.get(name, 0) for name in plan.rows.names] + [0]  # the last is that of rows without an adapter, -1
+    index = plan.rows.index(facts.shape()[0], facts.device())
+    return torch.tensor(each, device=facts.device())[index][:, None]
 
 
 def shifted(

@@ -31,7 +31,7 @@ class Prompts:
     """The keys and values of the virtual tokens, by owner.
 
     While a cache grows they are computed once: a pass that continues on a cache takes those of the pass before, unless
-    a parameter of the prompt has changed or the pass needs their gradient.
+    a parameter of the prompt has changed or the pass needs their gradient. A compiled pass always computes them.
     """
 
     def __init__(self, model: nn.Module, controller: Controller, shared: Site) -> None:
@@ -54,6 +54,8 @@ class Prompts:
                 self.kept.pop(module, None)
 
     def _of(self, owner: nn.Module, facts: Pass) -> PromptKV:
+        if torch.compiler.is_compiling():
+            return self._read(owner)
         state = _state(owner, self.model)
         version, found = self.kept.get(owner, (None, {}))
         if facts.cached and version == state:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.controller import controller_of
+from ctxpeft.hosts.controller import Rows, controller_of
+from ctxpeft.hosts.device import execution_device
 from ctxpeft.hosts.handle import Handle
 
 
@@ -31,14 +32,19 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
 def route(model: nn.Module, rows: Sequence[str | None]) -> Iterator[None]:
     """Inside the block row i of every batch goes through adapter rows[i] alone, None through the base.
 
-    A batch may hold each row several times in a run (beams). Raises HostError for a name that is not attached.
+    A batch may hold each row several times in a run (beams). In a compiled model the rows are data: other rows of the
+    same adapters use the graph that is there. Raises HostError for a name that is not attached, or for no rows.
     """
     controller = controller_of(model)
     controller.check(rows)
+    if not rows:
+        raise HostError("route was given no rows")
     for name in rows:
         if name is not None and not isinstance(controller.handles[name], Handle):
             raise HostError(f"'{name}' is an HF PEFT tuner and cannot be routed by row")
-    before, controller.routed = controller.routed, tuple(rows)
+    weight = next(model.parameters())
+    routed = Rows(rows, list(controller.handles), execution_device(model, weight))
+    before, controller.routed = controller.routed, routed
     try:
         yield
     finally:

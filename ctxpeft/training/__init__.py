@@ -12,6 +12,7 @@ from ctxpeft.training._folder import RunFolder, config_hash, environment
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training._run import SPLITS, resolve, run
+from ctxpeft.training._together import Member, Together
 from ctxpeft.training.progress import ConsoleReporter, Reporter, Silent
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "Bench",
     "ConsoleReporter",
     "HeldOut",
+    "Member",
     "Method",
     "Reporter",
     "RunFolder",
     "RunResult",
     "Silent",
+    "Together",
     "TrainingConfig",
     "VariantLike",
     "config_hash",

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import ctxpeft
 from ctxpeft.errors import AdapterError
 from ctxpeft.testing.tiny import perturb, tiny_model
+from tests.hosts.cases import MIXED
 
 LORA = {"name": "lora", "peft": {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}}
 
@@ -161,3 +162,33 @@ def test_peft_tuners_round_trip(tmp_path, trainable):
     loaded = ctxpeft.load(other, tmp_path / "lora", name="elsewhere", trainable=trainable)
     assert torch.equal(other(ids).logits, out)
     assert all(p.requires_grad == trainable for p in loaded.parameters())
+
+
+class TestHotswap:
+    """The values of another saved adapter of the same spec, in place."""
+
+    def test_values_change_and_nothing_else(self, tmp_path):
+        ids = torch.arange(3, 12)[None]
+        other = ctxpeft.attach(model := tiny_model(), MIXED, seed=1)
+        perturb(other)
+        other.save(tmp_path)
+        wanted = model(ids).logits
+        model = tiny_model()
+        handle = ctxpeft.attach(model, MIXED, seed=0)
+        before = [(id(p), p.requires_grad) for p in handle.parameters()]
+        assert not torch.allclose(model(ids).logits, wanted, atol=1e-3)
+        handle.hotswap(tmp_path)
+        assert torch.equal(model(ids).logits, wanted)
+        assert [(id(p), p.requires_grad) for p in handle.parameters()] == before
+
+    @pytest.mark.parametrize("change", ["spec", "shape"])
+    def test_another_spec_is_refused_and_changes_nothing(self, tmp_path, change):
+        host = tiny_model() if change == "spec" else tiny_model(num_attention_heads=8)
+        ctxpeft.attach(host, "prefix-tuning" if change == "spec" else MIXED, seed=0).save(tmp_path)
+        model, ids = tiny_model(), torch.arange(3, 12)[None]
+        handle = ctxpeft.attach(model, MIXED, seed=0)
+        before = model(ids).logits
+        match = "is of another spec" if change == "spec" else "this model needs"
+        with pytest.raises(ctxpeft.AdapterError, match=match):
+            handle.hotswap(tmp_path)
+        assert torch.equal(model(ids).logits, before)
