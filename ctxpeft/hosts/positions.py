@@ -45,7 +45,9 @@ def plan_shift(plan: Plan, shifts: Mapping[str, int], facts: Pass) -> int | Tens
     of = {name: shifts.get(name, 0) for name in plan.names}
     if plan.rows is None or not any(of.values()):
         return max([0, *of.values()])
-    each = [of.get(name, 0) for name in plan.rows.names] + [0]  # the last is that of rows without an adapter, -1
+    each = [of.get(name, 0) for name in plan.rows.names] + [
+        0
+    ]  # the last is that of rows without an adapter, -1
     index = plan.rows.index(facts.shape()[0], facts.device())
     return torch.tensor(each, device=facts.device())[index][:, None]
 
