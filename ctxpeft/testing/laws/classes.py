@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
-from ctxpeft.testing.laws.law import AlgebraLaw, Ground, HostLaw, Interval, Law, SpecLaw, law, laws
+from ctxpeft.testing.laws.law import AlgebraLaw, Ground, HostLaw, Law, SpecLaw, law, laws
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,11 +34,12 @@ def _chosen(named: Sequence[str | Law] | None, ground: Ground) -> list[Any]:
 
 
 class AlgebraLaws:
-    """Runs laws of the algebra on problems and choices that hypothesis draws.
+    """Runs laws of the algebra: on problems and choices that hypothesis draws and shrinks, and on every combination of
+    choices with an evenly drawn problem.
 
     laws: ids or laws; all of the ground when left out. modules: modules as data (or a hypothesis strategy of them)
-    in place of ours, for the laws that hold for every module. max_examples: problems a law, more where it has many
-    choices, and in proportion under a hypothesis profile of more than 100 examples.
+    in place of ours, for the laws that hold for every module. max_examples: what hypothesis draws a law, in proportion
+    more under a hypothesis profile of more than 100 examples.
     """
 
     laws: Sequence[str | Law] | None = None
@@ -55,16 +56,22 @@ class AlgebraLaws:
         from hypothesis import given, settings
 
         from ctxpeft.testing.laws import draw
+        from ctxpeft.testing.laws.sweep import sweep
 
-        values = sum(len(c) for c in law.choices.values() if not isinstance(c, Interval))
-        usual = law.examples or max(self.max_examples, 3 * values)
+        scale = max(1, settings().max_examples // 100)
 
-        @settings(max_examples=usual * max(1, settings().max_examples // 100))
+        @settings(max_examples=(law.examples or self.max_examples) * scale)
         @given(draw.problems(law), draw.choices(law, self.modules))
         def holds(problem: Any, choices: Mapping[str, Any]) -> None:
             law.holds(problem.heads(), **choices)
 
         holds()
+        swept = self.modules if isinstance(self.modules, Sequence) else None
+        for problem, choices in sweep(law, self.max_examples, swept):
+            try:
+                law.holds(problem.heads(), **choices)
+            except AssertionError as error:
+                raise AssertionError(f"{law.id} with {choices} on {problem}: {error}") from error
 
 
 class SpecLaws:

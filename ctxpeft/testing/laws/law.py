@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ctxpeft.errors import SpecError, did_you_mean
 from ctxpeft.spec.variant import Variant
 from ctxpeft.testing.laws.size import LEAST, MOST, Size
+
+if TYPE_CHECKING:
+    from ctxpeft.testing.heads import Mask
 
 Ground = Literal["algebra", "spec", "host"]
 GROUP = "ctxpeft.laws"
@@ -61,7 +64,7 @@ class AlgebraLaw(Law):
     """
 
     ground: ClassVar[Ground] = "algebra"
-    masks: Sequence[str] = ()
+    masks: Sequence[Mask] = ()
     sinks: bool = False
     past: bool = False
     examples: int | None = None
@@ -117,7 +120,7 @@ def algebra_law(
     *,
     equation: str,
     source: str,
-    masks: Sequence[str] = (),
+    masks: Sequence[Mask] = (),
     sinks: bool = False,
     past: bool = False,
     examples: int | None = None,

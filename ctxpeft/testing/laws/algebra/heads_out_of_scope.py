@@ -23,7 +23,6 @@ _PER_HEAD: Spec = {**SLOTS, "per": "query_head"}
         {"placement": "inside", "memory": {**SLOTS, "parameterization": {"kind": "frozen_projection"}}},
         {"placement": "outside", "merge": "scale", "memory": {"kind": "none"}, "gate": {"kind": "scalar"}},
     ),
-    examples=150,
     which=(slice(1), slice(-1, None), slice(0, None, 2), slice(1, None, 2), slice(None)),
 )
 def heads_out_of_scope(heads: Heads, spec: Spec, which: slice) -> None:

@@ -41,8 +41,9 @@ def weight_left_to_content(heads: Heads, first: Spec, second: Spec) -> None:
         mass = torch.logsumexp(heads.scaling * heads.query @ key.transpose(1, 2), -1)
         masses.append(mass + torch.log(g) if on_mass else mass)
         gates.append(torch.ones_like(g) if on_mass else g)
-    share = torch.softmax(torch.stack([content, *masses]), 0)[1:]
-    assert_close(kept, 1 - (torch.stack(gates) * share).sum(0), 1e-11)
+    shares = torch.softmax(torch.stack([content, *masses]), 0)[1:]
+    taken = [g * share for g, share in zip(gates, shares, strict=True)]
+    assert_close(kept, 1 - taken[0] - taken[1], 1e-11)
 
 
 def _value(module: torch.nn.Module, gate: Spec) -> Tensor:
