@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from tests.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("ctxpeft", "variants", "search", "tests")
+OUTPUT = "output.txt"
 PASSED, FAILED = 0, 1
 
 
@@ -32,9 +34,9 @@ def outcome(package: Path, tests: Sequence[str]) -> int:
 
 
 def _run(package: Path, tests: Sequence[str]) -> int:
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    written = os.open(package / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
     os.chdir(package)
     sys.path[:] = [str(package), *(p for p in sys.path if p not in ("", str(ROOT)))]
     for name in [n for n in sys.modules if n.partition(".")[0] in ("tests", "ctxpeft")]:
@@ -62,8 +64,7 @@ def survives(mutant: Mutant, package: Path) -> bool:
     finally:
         path.write_text(text, encoding="utf-8")
     if code not in (PASSED, FAILED):
-        print(f"mutant '{mutant.name}': its tests do not run (pytest exit code {code})", file=sys.stderr)
-        raise SystemExit(2)
+        _refuse(package, f"mutant '{mutant.name}': its tests do not run (pytest exit code {code})")
     return code == PASSED
 
 
@@ -72,8 +73,13 @@ def check_tests(mutants: Sequence[Mutant], package: Path) -> None:
     for tests in dict.fromkeys(m.tests for m in mutants):
         code = outcome(package, tests)
         if code != PASSED:
-            print(f"without a mutant, {' '.join(tests)}: pytest exit code {code}", file=sys.stderr)
-            raise SystemExit(2)
+            _refuse(package, f"without a mutant, {' '.join(tests)}: pytest exit code {code}")
+
+
+def _refuse(package: Path, sentence: str) -> NoReturn:
+    text = (package / OUTPUT).read_text(encoding="utf-8", errors="replace")
+    print("\n".join([*text.splitlines()[-20:], sentence]), file=sys.stderr)
+    raise SystemExit(2)
 
 
 def preload() -> None:
