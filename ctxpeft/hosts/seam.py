@@ -241,7 +241,8 @@ class Seam:
         """Merge the modules of a one-head site into what its host module returned; None leaves it as it is."""
         if not self.plan.names:
             return None
-        first = output[0] if isinstance(output, tuple) else output
+        several = isinstance(output, tuple | list)
+        first = output[0] if several else output
         active = site.active(
             self.plan, name, self.entered if first.ndim == 2 and self.entered is not None else first
         )
@@ -255,7 +256,7 @@ class Seam:
         )
         watch = self.controller.watch_at(self.layer.index)
         merged = compose(capture, active, watch)[0][:, 0].reshape(first.shape)
-        return (merged, *output[1:]) if isinstance(output, tuple) else merged
+        return type(output)((merged, *output[1:])) if several else merged
 
     def _by_token(self, states: Tensor) -> Tensor:
         """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis."""
