@@ -158,7 +158,7 @@ def _llama_adapter(handle: Handle, spec: ModuleSpec, layers: list[Layer]) -> Exp
         **_config(handle, "ADAPTION_PROMPT"),
         "adapter_len": memory.count,
         "adapter_layers": len(chosen),
-        "target_modules": layers[0].family.attention,
+        "target_modules": layers[0].attribute,
     }
     return config, tensors
 
@@ -181,7 +181,7 @@ def _by_layer(handle: Handle, layers: list[Layer]) -> list[tuple[Layer, ContextM
 def _folded(module: ContextModule, layer: Layer) -> tuple[Tensor, Tensor]:
     """K (G, P, d) and V (G, P, dv) of one layer."""
     with torch.no_grad():
-        weight = layer.projection_weight()
+        weight = layer.weight()
         slots: Any = module.memory.slots
         key, value = slots(Capture(output=weight, project_kv=layer.project_kv))
     return key, value

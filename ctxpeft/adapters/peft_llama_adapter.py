@@ -12,12 +12,12 @@ MODEL_TYPES = ("llama", "mistral")
 
 def prompt_name(layer: Layer) -> str:
     """The tensor of a layer's prompts, (1, P, D)."""
-    return f"base_model.model.{layer.name}.{layer.family.attention}.adaption_prompt"
+    return f"base_model.model.{layer.name}.{layer.attribute}.adaption_prompt"
 
 
 def gate_name(layer: Layer) -> str:
     """The tensor of a layer's gate, (1,)."""
-    return f"base_model.model.{layer.name}.{layer.family.attention}.adaption_gate"
+    return f"base_model.model.{layer.name}.{layer.attribute}.adaption_gate"
 
 
 def refusal(layers: list[Layer]) -> str | None:
@@ -32,7 +32,7 @@ def refusal(layers: list[Layer]) -> str | None:
             )
         if kind not in MODEL_TYPES:
             return f"PEFT has LLaMA-Adapter for {' and '.join(MODEL_TYPES)} models only, this is '{kind}'"
-        if getattr(getattr(attention, layer.family.output), "bias", None) is not None:
+        if getattr(layer.output_projection(), "bias", None) is not None:
             return "PEFT's LLaMA-Adapter adds the bias of the output projection twice, the algebra once"
         plain = layer.hidden_width == layer.query_heads * layer.query_width
         if not plain or not math.isclose(attention.scaling, layer.query_width**-0.5):

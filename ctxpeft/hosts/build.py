@@ -60,12 +60,35 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
     check_shiftable(model, spec, layers[0].turnable)
     if has_virtual_tokens(spec):
         check_causal(model, layers)
-    chosen = spec.scope.layer_indices(len(layers))
-    shapes = [at(layers[i].shape(spec)) for i in chosen]
+    chosen = in_scope(layers, spec)
+    shapes = [at(layer.shape(spec)) for layer in chosen]
     modules = [ContextModule(spec, shape) for shape in shapes]
     found = [
-        Built(f"layers.{i}.{index}", index, i, module) for i, module in zip(chosen, modules, strict=True)
+        Built(f"{layer.prefix}.{index}", index, layer.index, module)
+        for layer, module in zip(chosen, modules, strict=True)
     ]
     if not shared_parts(spec) and not has_virtual_tokens(spec):
         return found
     return [Built(f"shared.{index}", index, None, SharedBlocks(modules, shapes[0])), *found]
+
+
+def in_scope(layers: list[Layer], spec: ModuleSpec) -> list[Layer]:
+    """The layers that carry a module; indices count those of one stack that have the site.
+
+    Raises HostError where the model has no such stack, or the stack no such layer.
+    """
+    stacks = list(dict.fromkeys(layer.stack for layer in layers))
+    wanted = spec.scope.stack
+    if wanted != "all" and wanted not in stacks:
+        raise HostError(f"scope.stack is '{wanted}' and the model has {' and '.join(stacks)}")
+    found: list[Layer] = []
+    for stack in stacks if wanted == "all" else [wanted]:
+        whole = spec.site in ("ffn", "residual")
+        pool = [layer for layer in layers if layer.stack == stack and (layer.owns or not whole)]
+        if pool:
+            found += [pool[i] for i in spec.scope.layer_indices(len(pool))]
+    if not found:
+        raise HostError(
+            f"the site '{spec.site}' is not in the stack '{wanted}'; it belongs to the layer as a whole"
+        )
+    return found

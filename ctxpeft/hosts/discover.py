@@ -1,63 +1,120 @@
-"""The decoder layers of a model, their parts and their shapes, read from modules and weights."""
+"""The layers of a model that have attention, their parts and their shapes, found by structure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.device import execution_device
-from ctxpeft.hosts.families import FAMILIES, Family
+from ctxpeft.hosts.families import FFN, PROJECTED_BY
+from ctxpeft.hosts.probe import Wiring, around, submodule, wirings
 from ctxpeft.hosts.rotary import Rotary, check_turnable
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 
+Stack = Literal["decoder", "encoder", "cross"]
+OUTSIDE_SITES = "attention_output, ffn, residual and embeddings"
+SUPPORTED = (
+    "it serves every model whose attention calls transformers' attention interface, and at the sites "
+    f"{OUTSIDE_SITES} also others with attention layers"
+)
+
 
 @dataclass
 class Layer:
-    """One decoder layer of a host.
+    """One attention of a host and the layer around it.
 
-    index counts the layers that have attention, from 0. query_width d, value_width dv, hidden_width D. turnable:
-    whether every layer of the model rotates its keys by angles that do not depend on the length of the input.
+    index counts the attentions, from 0; number counts those of one stack. name: that of the layer; attribute: what its
+    attention is called. output: the module behind which the site `attention_output` stands. ffn: the modules that take
+    the input and give the output of the FFN. wiring is None where the attention does not call the interface; there is
+    then no head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`.
+    rotary: how its keys turn by position, where the recorded pass confirms it. turnable: whether every layer of the
+    model has that, by angles that do not depend on the length of the input.
     """
 
     index: int
+    number: int
+    stack: Stack
+    prefix: str
     name: str
-    family: Family
+    attribute: str
     decoder: nn.Module
     attention: nn.Module
-    ffn: nn.Module | None
-    query_heads: int
-    kv_heads: int
-    query_width: int
-    value_width: int
+    output: nn.Module
+    ffn: tuple[nn.Module, nn.Module] | None
+    wiring: Wiring | None
     hidden_width: int
+    owns: bool
     rotary: Rotary | None
     turnable: bool = False
 
+    @property
+    def query_heads(self) -> int:
+        """Hq, 0 without a head site."""
+        return 0 if self.wiring is None else self.wiring.query_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Hkv, 0 without a head site."""
+        return 0 if self.wiring is None else self.wiring.kv_heads
+
+    @property
+    def value_width(self) -> int:
+        """dv, 0 without a head site."""
+        return 0 if self.wiring is None else self.wiring.value_width
+
+    @property
+    def query_width(self) -> int:
+        """d, 0 without a head site."""
+        return 0 if self.wiring is None else self.wiring.query_width
+
     def shape(self, spec: ModuleSpec) -> SiteShape:
-        """The shape of a module's site in this layer. Raises HostError where the layer lacks the site, a head or the
-        rotary embedding that the module's slots need."""
-        weight = self.projection_weight()
+        """The shape of a module's site in this layer. Raises HostError where the layer lacks the site, a head, a
+        source or the rotary embedding that the module asks for."""
+        weight = self.weight()
         if getattr(spec.memory, "position", None) == "before":
-            check_turnable(self.rotary, str(getattr(self.attention.config, "model_type", "the model")))
+            config = getattr(self.attention, "config", None)
+            check_turnable(self.rotary, str(getattr(config, "model_type", "the model")))
         if spec.site == "ffn" and self.ffn is None:
-            raise HostError(f"{self.name} has no FFN module '{self.family.ffn}' to stand beside")
+            raise HostError(f"{self.name} ({type(self.decoder).__name__}) has no FFN to stand beside")
+        if (
+            spec.site == "residual"
+            and self.wiring is not None
+            and not self.wiring.one_stream
+            and not self.wiring.meta
+        ):
+            raise HostError(
+                f"{self.name} ({type(self.decoder).__name__}) hands on no single residual stream to stand at"
+            )
         if spec.site != "head":
             return _one_head(self.hidden_width, weight, execution_device(self.attention, weight))
-        widths = {"hidden": self.hidden_width, "output": self.value_width}
+        wiring = self.wiring
+        if wiring is None:
+            raise HostError(
+                f"the attention of {self.name} ({type(self.attention).__name__}) does not call transformers' attention "
+                f"interface, so it has no site 'head'; the sites {OUTSIDE_SITES} work"
+            )
+        if spec.query.source == "unrotated" and wiring.query is None and not wiring.meta:
+            raise HostError(f"{self._names()} does not show its query before RoPE; use query.source: rotated")
+        if needs_projections(spec) and not wiring.projects():
+            raise HostError(
+                f"{self._names()} does not show the projections that make its keys and values; use "
+                "parameterization: direct"
+            )
+        widths = {"hidden": wiring.hidden_width, "output": wiring.value_width}
         return SiteShape(
-            query_heads=self.query_heads,
-            kv_heads=self.kv_heads,
-            heads=spec.scope.head_indices(self.query_heads),
-            source_width=widths.get(str(spec.query.source), self.query_width),
-            value_width=self.value_width,
-            scaling=float(vars(self.attention).get("scaling", self.query_width**-0.5)),
-            softcap=getattr(self.attention, "attn_logit_softcapping", None),
-            hidden_width=self.hidden_width,
+            query_heads=wiring.query_heads,
+            kv_heads=wiring.kv_heads,
+            heads=spec.scope.head_indices(wiring.query_heads),
+            source_width=widths.get(str(spec.query.source), wiring.query_width),
+            value_width=wiring.value_width,
+            scaling=wiring.scaling,
+            softcap=wiring.softcap,
+            hidden_width=wiring.hidden_width,
             dtype=weight.dtype,
             device=execution_device(self.attention, weight),
             turnable=self.turnable,
@@ -65,67 +122,80 @@ class Layer:
 
     def window(self) -> int | None:
         """How many tokens back a query sees, where that is limited."""
-        told = vars(self.attention).get(
-            "sliding_window", getattr(self.attention.config, "sliding_window", None)
-        )
+        config = getattr(self.attention, "config", None)
+        told = vars(self.attention).get("sliding_window", getattr(config, "sliding_window", None))
         return None if told is None else int(told)
 
-    def projection_weight(self) -> Tensor:
-        """The weight of the query projection: its device and dtype are those of the layer."""
-        weights = [p for p in getattr(self.attention, _first(self.family)).parameters() if p.ndim == 2]
-        weight = next((w for w in weights if w.is_floating_point()), None)
-        return torch.empty(0, device=weights[0].device if weights else None) if weight is None else weight
+    def _names(self) -> str:
+        return f"the attention of {self.name} ({type(self.attention).__name__})"
 
-    def split_heads(self, x: Tensor, which: int) -> Tensor:
-        """(..., heads * width) -> (..., heads, width) of q (0), k (1) or v (2), also out of a fused projection."""
-        sizes = [
-            self.query_heads * self.query_width,
-            self.kv_heads * self.query_width,
-            self.kv_heads * self.value_width,
+    def weight(self) -> Tensor:
+        """A weight of the attention: its device and dtype are those of the layer."""
+        weights = [
+            p for name, p in self.attention.named_parameters() if p.ndim >= 2 and "ctxpeft" not in name
         ]
-        if isinstance(self.family.projections, str):
-            x = torch.split(x, sizes, dim=-1)[which]
-        heads = self.query_heads if which == 0 else self.kv_heads
-        return x.reshape(*x.shape[:-1], heads, -1)
+        found = next((w for w in weights if w.is_floating_point()), None)
+        return torch.empty(0, device=weights[0].device if weights else None) if found is None else found
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(P, D) through the frozen W_K and W_V: K (Hkv, P, d) and V (Hkv, P, dv), key norm included, no RoPE."""
-        names = self.family.projections
-        x = x.to(self.projection_weight().dtype)[None]
-        fused = isinstance(names, str)
-        outputs = [getattr(self.attention, names)(x)] * 2 if isinstance(names, str) else None
-        if outputs is None:
-            outputs = [getattr(self.attention, name)(x) for name in names[1:]]
-        key, value = outputs
-        if self.family.key_norm and self.family.norm_layout == "BTW" and not fused:
-            key = getattr(self.attention, self.family.key_norm)(key)
-        key, value = self.split_heads(key, 1), self.split_heads(value, 2)
-        if self.family.key_norm and self.family.norm_layout != "BTW":
-            key = getattr(self.attention, self.family.key_norm)(key)
+        assert self.wiring is not None
+        if self.wiring.key is None or self.wiring.value is None:
+            raise HostError(f"{self._names()} does not show the projections that make its keys and values")
+        x = x.to(self.weight().dtype)[None]
+        key, value = self.wiring.key.run(self.attention, x), self.wiring.value.run(self.attention, x)
         return key[0].transpose(0, 1), value[0].transpose(0, 1)
 
-    def unrotated_point(self) -> nn.Module:
-        """The module whose output is q before RoPE, after bias and norm."""
-        point: nn.Module = getattr(self.attention, self.family.query_norm or _first(self.family))
-        return point
+    def output_projection(self) -> nn.Module:
+        """The module that takes all heads side by side, (..., Hq dv), back to the width of the hidden state.
+
+        Raises HostError where there is none.
+        """
+        if self.wiring is not None and self.wiring.projection is not None:
+            return self.attention.get_submodule(self.wiring.projection)
+        if self.output is self.attention:
+            raise HostError(f"{self._names()} does not show the projection behind its heads")
+        return self.output
+
+    def unrotated_point(self) -> nn.Module | None:
+        """The module whose output is q before RoPE, after bias and norm; None if there is none."""
+        if self.wiring is None or self.wiring.query is None:
+            return None
+        return self.attention.get_submodule(self.wiring.query.module)
 
     def unrotated(self, output: Tensor) -> Tensor:
         """What `unrotated_point` returned, as (B, Hq, T, d)."""
-        layout = self.family.norm_layout if self.family.query_norm else "BTW"
-        if layout == "BHTd":
-            return output
-        if layout == "BTW":
-            output = self.split_heads(output, 0)
-        return output.transpose(1, 2)
+        assert self.wiring is not None
+        assert self.wiring.query is not None
+        return self.wiring.query.output.take(output).transpose(1, 2)
+
+
+def needs_projections(spec: ModuleSpec) -> bool:
+    """Whether a module's memory goes through the host's frozen W_K and W_V."""
+    parameterization = getattr(spec.memory, "parameterization", None)
+    return bool(getattr(parameterization, "kind", None) == "frozen_projection")
+
+
+def embeddings(model: nn.Module) -> list[nn.Module]:
+    """The token embedding, and the modules of an encoder and a decoder that share its weight.
+
+    Raises HostError for a model without one.
+    """
+    getter = getattr(model, "get_input_embeddings", None)
+    first = getter() if callable(getter) else None
+    weight = getattr(first, "weight", None)
+    if not isinstance(first, nn.Module) or not isinstance(weight, Tensor):
+        raise HostError("this model has no token embedding to stand at (site 'embeddings')")
+    sharing = [
+        m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is weight and m is not first
+    ]
+    return [first, *sharing]
 
 
 def embedding_shape(model: nn.Module) -> SiteShape:
     """The shape of the site at the token embedding. Raises HostError for a model without one."""
-    getter = getattr(model, "get_input_embeddings", None)
-    embedding = getter() if callable(getter) else None
-    weight = getattr(embedding, "weight", None)
-    if not isinstance(embedding, nn.Module) or not isinstance(weight, Tensor):
-        raise HostError("this model has no token embedding to stand at (site 'embeddings')")
+    embedding = embeddings(model)[0]
+    weight: Any = embedding.weight
     return _one_head(weight.shape[1], weight, execution_device(embedding, weight))
 
 
@@ -144,78 +214,70 @@ def _one_head(width: int, like: Tensor, device: torch.device) -> SiteShape:
     )
 
 
-def _first(family: Family) -> str:
-    return family.projections if isinstance(family.projections, str) else family.projections[0]
-
-
 def discover(model: nn.Module) -> list[Layer]:
-    """The layers with attention that the seam can serve, in order. Raises HostError when there are none."""
+    """The attentions that can be served, in order. Raises HostError when there are none."""
+    found = wirings(model)
+    if not found:
+        config = getattr(model, "config", None)
+        called = getattr(config, "model_type", "") or type(model).__name__
+        raise HostError(f"ctxpeft finds no attention it can serve in this model ({called}); {SUPPORTED}")
     layers: list[Layer] = []
-    seen: set[str] = set()
-    for name, module in model.named_modules():
-        for attribute in ("self_attn", "attn"):
-            attention = getattr(module, attribute, None)
-            config = getattr(attention, "config", None)
-            if not isinstance(attention, nn.Module) or config is None:
-                continue
-            model_type = str(getattr(config, "model_type", ""))
-            seen.add(model_type)
-            family = FAMILIES.get(model_type) or _by_structure(attention, attribute)
-            if family is not None and family.attention == attribute:
-                rotary = Rotary.of(model, name, attention) if family.rotary else None
-                layers.append(_layer(len(layers), name, family, module, attention, rotary))
-                break
-    if not layers:
-        found = ", ".join(sorted(seen - {""})) or type(model).__name__
-        raise HostError(
-            f"ctxpeft finds no attention it can serve in this model ({found}); supported families: "
-            f"{', '.join(sorted(FAMILIES))}, and others built like llama"
-        )
+    for name, wiring in found.items():
+        layers.append(_layer(model, layers, name, wiring))
+    main = "decoder" if any(layer.stack == "decoder" for layer in layers) else "encoder"
+    for layer in layers:
+        layer.prefix = f"{'layers' if layer.stack == main else layer.stack}.{layer.number}"
     turnable = all(layer.rotary is not None and layer.rotary.fixed() for layer in layers)
     for layer in layers:
         layer.turnable = turnable
     return layers
 
 
-def _by_structure(attention: nn.Module, attribute: str) -> Family | None:
-    """A family not in the table that is built like llama: separate projections, no norm on the queries."""
-    alike = all(
-        isinstance(getattr(attention, part, None), nn.Module)
-        for part in ("q_proj", "k_proj", "v_proj", "o_proj")
-    )
-    normed = any(hasattr(attention, part) for part in ("q_norm", "q_layernorm", "query_norm"))
-    return (
-        Family(attention=attribute, rotary=False)
-        if alike and not normed and hasattr(attention, "head_dim")
-        else None
-    )
-
-
-def _layer(
-    index: int, name: str, family: Family, decoder: nn.Module, attention: Any, rotary: Rotary | None
-) -> Layer:
-    config = attention.config
-    head: int = attention.head_dim
-    ffn = getattr(decoder, family.ffn, None)
-    if isinstance(family.projections, str):
-        query_heads = int(config.num_attention_heads)
-        kv_heads = int(getattr(config, "num_key_value_heads", None) or query_heads)
-        value = head
-    else:
-        q, k, v = (getattr(attention, part) for part in family.projections)
-        query_heads, kv_heads = q.out_features // head, k.out_features // head
-        value = v.out_features // kv_heads
+def _layer(model: nn.Module, before: list[Layer], name: str, wiring: Wiring | None) -> Layer:
+    layer = around(name)
+    decoder, attention = model.get_submodule(layer), model.get_submodule(name)
+    stack = _stack(model, name, wiring)
+    parent, _, attribute = name.rpartition(".")
+    output = submodule(model.get_submodule(parent), PROJECTED_BY) if attribute == "self" else None
+    pairs = [(submodule(decoder, first), submodule(decoder, last)) for first, last in FFN]
+    ffn = next(((a, b) for a, b in pairs if a is not None and b is not None), None)
+    hidden = wiring.hidden_width if wiring is not None else _hidden_width(model)
     return Layer(
-        index=index,
-        name=name,
-        family=family,
+        index=len(before),
+        number=sum(layer.stack == stack for layer in before),
+        stack=stack,
+        prefix="",
+        name=layer,
+        attribute=attribute,
         decoder=decoder,
         attention=attention,
-        ffn=ffn if isinstance(ffn, nn.Module) else None,
-        query_heads=query_heads,
-        kv_heads=kv_heads,
-        query_width=head,
-        value_width=value,
-        hidden_width=int(config.hidden_size),
-        rotary=rotary,
+        output=attention if output is None else output,
+        ffn=ffn,
+        wiring=wiring,
+        hidden_width=hidden,
+        owns=decoder is not attention and all(other.decoder is not decoder for other in before),
+        rotary=_rotary(model, name, attention, wiring),
     )
+
+
+def _rotary(model: nn.Module, name: str, attention: nn.Module, wiring: Wiring | None) -> Rotary | None:
+    """The rotary embedding of a layer, as far as the recorded pass confirms what it does to the keys."""
+    if wiring is None or (wiring.turns is None and not wiring.meta):
+        return None
+    found = Rotary.of(model, name, attention)
+    return found if found is None or wiring.turns is None else replace(found, applies=wiring.turns)
+
+
+def _hidden_width(model: Any) -> int:
+    told = getattr(model.config.get_text_config(decoder=True), "hidden_size", None)
+    return told if isinstance(told, int) else embedding_shape(model).hidden_width
+
+
+def _stack(model: Any, name: str, wiring: Wiring | None) -> Stack:
+    if wiring is not None and wiring.crosses:
+        return "cross"
+    parts = name.lower().split(".")
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        side = next((p for p in parts if "encoder" in p or "decoder" in p), "decoder")
+        return "decoder" if "decoder" in side else "encoder"
+    return "encoder" if wiring is not None and wiring.sees_later else "decoder"

@@ -9,6 +9,7 @@ from torch import nn
 
 from ctxpeft.hosts import quantized
 from ctxpeft.hosts.controller import ATTRIBUTE
+from ctxpeft.hosts.probe import ATTRIBUTE as WIRING
 
 MARK = "ctxpeft"
 
@@ -48,6 +49,7 @@ def release(model: nn.Module) -> None:
     if root is not None:
         root.remove()
     model.__dict__.pop(ATTRIBUTE, None)
+    model.__dict__.pop(WIRING, None)
     state: dict[str, Any] = model.__dict__.pop("_ctxpeft_base", {"trainable": [], "ignored": ...})
     for parameter, trainable in state["trainable"]:
         parameter.requires_grad_(trainable)

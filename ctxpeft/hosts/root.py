@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.compose import compose
-from ctxpeft.errors import HostError
 from ctxpeft.hosts.controller import Controller
+from ctxpeft.hosts.discover import embeddings
 from ctxpeft.hosts.passes import Pass
 from ctxpeft.hosts.positions import plan_shift, shifted
 from ctxpeft.hosts.prompts import Prompts
@@ -48,13 +48,10 @@ class Root:
     def serve_embeddings(self) -> Site:
         """The site at the token embedding. Raises HostError for a model without one."""
         if self.embedding is None:
-            getter = getattr(self.model, "get_input_embeddings", None)
-            embedding = getter() if callable(getter) else None
-            if not isinstance(embedding, nn.Module):
-                raise HostError("this model has no token embedding to stand at (site 'embeddings')")
-            self.embedding = embedding
-            embedding.ctxpeft = self.embedding_site
-            self.removers.append(embedding.register_forward_hook(self._leave_embedding).remove)
+            found = embeddings(self.model)
+            self.embedding = found[0]
+            self.embedding.ctxpeft = self.embedding_site
+            self.removers += [module.register_forward_hook(self._leave_embedding).remove for module in found]
         return self.embedding_site
 
     def serve_shared(self) -> Site:

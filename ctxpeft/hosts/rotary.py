@@ -35,7 +35,7 @@ class Rotary:
         if module is None or apply is None:
             return None
         by_type = isinstance(getattr(module, "rope_type", None), dict)
-        layer_type = str(attention.layer_type) if by_type else None
+        layer_type = str(getattr(attention, "layer_type", "")) if by_type else None
         return cls(module, apply, layer_type, bool(getattr(attention, "use_rope", True)))
 
     def kind(self) -> str:

@@ -1,33 +1,30 @@
 """The seam: how the modules of a layer see its attention and FFN, and put their word in.
 
-Each served attention module gets a shallow copy of its config that names our attention function; the model's own
-config is untouched, so masks are built for the real backend. Our function asks the original config for the real
-backend at every call, runs it, and merges what the memories read.
+A served attention module calls our attention function (`ctxpeft.hosts.backend`). It asks the original config for the
+real backend at every call, runs it, and merges what the memories read. A module that does not call the interface is
+served behind its output, beside its FFN and at the residual stream.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.compose import compose
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
+from ctxpeft.hosts.backend import SEAM, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.fused import applicable, attention_with_mass
+from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.site import Site
 
-NAME = "ctxpeft"
 PLAN = "ctxpeft_plan"
 
 
@@ -46,13 +43,17 @@ class Seam:
         self.ffn_site = Site()
         self.residual_site = Site()
         self.entered: Tensor | None = None
+        self.entered_ffn: Tensor | None = None
         self.original_config: Any = None
+        wiring = layer.wiring
+        self.replays = wiring is not None and wiring.replays and (wiring.key is None or wiring.value is None)
+        self.arguments: dict[str, Any] = {}
         self.removers: list[Callable[[], None]] = []
 
     @classmethod
     def of(cls, layer: Layer, controller: Controller) -> Seam:
         """The seam of a layer, installed on first use."""
-        found = layer.attention.__dict__.get("_ctxpeft_seam")
+        found = layer.attention.__dict__.get(SEAM)
         if found is None:
             found = cls(layer, controller)
             found.install()
@@ -67,34 +68,47 @@ class Seam:
         """Register the hooks and the config copy."""
         layer = self.layer
         attention: Any = layer.attention
-        self.original_config = attention.config
-        attention.config = copy.copy(attention.config)
-        attention.config._attn_implementation_internal = NAME
-        attention.ctxpeft = self.attention_site
-        attention.__dict__["_ctxpeft_seam"] = self
+        if layer.wiring is not None:
+            self.original_config = attention.config
+            attention.config = renamed(attention, attention.config)
+        attention.__dict__[SEAM] = self
         hooks = [
             attention.register_forward_pre_hook(self._enter_attention, with_kwargs=True),
-            attention.register_forward_hook(self._leave_attention),
-            layer.unrotated_point().register_forward_hook(self._see_unrotated),
+            layer.output.register_forward_hook(self._leave_attention),
+            layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True),
+            layer.decoder.register_forward_hook(self._leave_layer),
         ]
-        layer.decoder.ctxpeft = self.residual_site
-        hooks.append(layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True))
-        hooks.append(layer.decoder.register_forward_hook(self._leave_layer))
+        point = layer.unrotated_point()
+        if point is not None:
+            hooks.append(point.register_forward_hook(self._see_unrotated))
         if layer.ffn is not None:
-            layer.ffn.ctxpeft = self.ffn_site
-            hooks.append(layer.ffn.register_forward_hook(self._leave_ffn))
+            first, last = layer.ffn
+            hooks.append(first.register_forward_pre_hook(self._enter_ffn, with_kwargs=True))
+            hooks.append(last.register_forward_hook(self._leave_ffn))
+        for module, site in self.places():
+            module.ctxpeft = site
         self.removers = [hook.remove for hook in hooks]
+
+    def places(self) -> list[tuple[nn.Module, Site]]:
+        """The host's modules and the sites that live in them."""
+        layer = self.layer
+        places = [(layer.attention, self.attention_site)]
+        if layer.owns:
+            places.append((layer.decoder, self.residual_site))
+            if layer.ffn is not None:
+                places.append((layer.ffn[1], self.ffn_site))
+        return [(_holder(module), site) for module, site in places]
 
     def remove(self) -> None:
         """Leave the layer as it was found."""
         for remover in self.removers:
             remover()
         attention: Any = self.layer.attention
-        attention.config = self.original_config
-        del attention.ctxpeft, self.layer.decoder.ctxpeft
-        del attention.__dict__["_ctxpeft_seam"]
-        if self.layer.ffn is not None:
-            del self.layer.ffn.ctxpeft
+        if self.layer.wiring is not None:
+            attention.config = self.original_config
+        del attention.__dict__[SEAM]
+        for module, _ in self.places():
+            del module.ctxpeft
 
     def remove_adapter(self, name: str) -> None:
         """Forget the modules of one adapter; after the last one the layer is as it was found."""
@@ -120,8 +134,8 @@ class Seam:
     ) -> tuple[Any, dict[str, Any]]:
         plan = kwargs.pop(PLAN, None)
         self.plan = self.controller.plan() if plan is None else plan
-        hidden = kwargs.get("hidden_states", args[0] if args else None)
-        self.hidden = hidden
+        self.hidden = kwargs.get("hidden_states", args[0] if args else None)
+        self.arguments = bound(module, args, kwargs) if self.replays else {}
         self.attended = False
         return args, kwargs
 
@@ -137,7 +151,7 @@ class Seam:
         active = self.attention_site.active(self.plan, "head", query)
         recording = self.controller.recording
         if not active and recording is None:
-            return self._delegate(module, query, key, value, mask, options)
+            return run_backend(module, self.original_config, query, key, value, mask, options)
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
         log_mass = _once(content.log_mass)
@@ -152,7 +166,7 @@ class Seam:
             )
             log_mass = _once(lambda: mass)
         else:
-            output, weights = self._delegate(module, query, key, value, mask, options)
+            output, weights = run_backend(module, self.original_config, query, key, value, mask, options)
             output = output.transpose(1, 2)
         capture = Capture(
             output=output,
@@ -181,20 +195,6 @@ class Seam:
         unrotated, _ = self._project_kv(self.hidden[0])
         return TextStates(key[0], unrotated, value[0], capture)
 
-    def _delegate(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        backend = self.original_config._attn_implementation
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        function = ALL_ATTENTION_FUNCTIONS.get_interface(backend, eager)
-        ours = module.config
-        module.config = self.original_config
-        try:
-            result: tuple[Tensor, Tensor | None] = function(module, query, key, value, mask, **options)
-            return result
-        finally:
-            module.config = ours
-
     def _rotate_back(self, key: Tensor, by: int) -> Tensor:
         assert self.layer.rotary is not None
         return self.layer.rotary.turn(key, -by)
@@ -205,22 +205,31 @@ class Seam:
     def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.projecting = True
         try:
+            if self.replays:
+                attention = self.layer.attention
+                return keys_and_values(attention, self.arguments, x.to(self.layer.weight().dtype))
             return self.layer.project_kv(x)
         finally:
             self.projecting = False
 
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if not self.attended and self.plan.names:
+        if self.layer.wiring is not None and not self.attended and self.plan.names:
             raise HostError(
-                f"the attention of {self.layer.name} ({type(module).__name__}) does not call transformers' attention "
-                "interface, so ctxpeft cannot serve it"
+                f"the attention of {self.layer.name} ({type(self.layer.attention).__name__}) did not call "
+                "transformers' attention interface in this pass"
             )
         merged = self._merge(self.attention_site, "attention_output", output, self.hidden)
         self.hidden = self.unrotated = None
+        self.arguments = {}
         return merged
 
+    def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.entered_ffn = args[0] if args else kwargs.get("hidden_states")
+
     def _leave_ffn(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self._merge(self.ffn_site, "ffn", output, args[0] if args else None)
+        merged = self._merge(self.ffn_site, "ffn", output, self.entered_ffn)
+        self.entered_ffn = None
+        return merged
 
     def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> Any:
         merged = self._merge(self.residual_site, "residual", output, self.entered)
@@ -232,18 +241,28 @@ class Seam:
         """Merge the modules of a one-head site into what its host module returned; None leaves it as it is."""
         if not self.plan.names:
             return None
-        first = output[0] if isinstance(output, tuple) else output
-        active = site.active(self.plan, name, first)
+        several = isinstance(output, tuple | list)
+        first = output[0] if several else output
+        active = site.active(
+            self.plan, name, self.entered if first.ndim == 2 and self.entered is not None else first
+        )
         if not active:
             return None
+        states = self._by_token(first)
         capture = Capture(
-            output=first[:, None],
-            hidden=None if hidden is None else hidden[:, None],
+            output=states[:, None],
+            hidden=None if hidden is None else self._by_token(hidden)[:, None],
             positions=self.plan.positions,
         )
         watch = self.controller.watch_at(self.layer.index)
-        merged = compose(capture, active, watch)[0][:, 0]
-        return (merged, *output[1:]) if isinstance(output, tuple) else merged
+        merged = compose(capture, active, watch)[0][:, 0].reshape(first.shape)
+        return type(output)((merged, *output[1:])) if several else merged
+
+    def _by_token(self, states: Tensor) -> Tensor:
+        """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis."""
+        if states.ndim == 3 or self.entered is None:
+            return states
+        return states.reshape(*self.entered.shape[:2], -1)
 
 
 def _once(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -258,17 +277,13 @@ def _once(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return ask
 
 
+def _holder(module: nn.Module) -> nn.Module:
+    """Where a site can live without being called: a container calls all that it holds, its last part does not."""
+    while isinstance(module, nn.Sequential):
+        module = module[-1]
+    return module
+
+
 def _takes_any_keyword(module: nn.Module) -> bool:
     parameters = inspect.signature(module.forward).parameters.values()
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-
-
-def attend(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
-) -> tuple[Tensor, Tensor | None]:
-    """The attention function registered with transformers; every served module finds its own seam."""
-    seam: Seam = module.__dict__["_ctxpeft_seam"]
-    return seam.attend(module, query, key, value, attention_mask, **options)
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, attend)

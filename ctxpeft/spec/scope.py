@@ -30,6 +30,9 @@ class Scope(Spec):
     """Layers and query heads that carry the module (the others are left as they are and get no parameters), and the
     tokens it acts on.
 
+    stack: `decoder` (causal self-attention, or that of a decoder), `encoder` (self-attention that sees later tokens),
+    `cross` (attention of a decoder to its encoder), or all that the model has. `layers` counts within a stack.
+
     tokens: `prompt` or `generated`, told apart by the labels in training (-100 is prompt), by the cache in `generate`
     (what is processed on a cache that holds tokens is generated), or by `ctxpeft.segments`.
     """
@@ -37,6 +40,7 @@ class Scope(Spec):
     layers: Literal["all"] | LayerRange | Annotated[list[Index], Field(min_length=1)] = "all"
     heads: Literal["all"] | Annotated[list[Index], Field(min_length=1)] = "all"
     tokens: Annotated[Literal["all", "prompt", "generated"], Later()] = "all"
+    stack: Annotated[Literal["all", "decoder", "encoder", "cross"], Later()] = "all"
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Scope:

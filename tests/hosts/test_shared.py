@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 import ctxpeft
 from ctxpeft.errors import HostError
@@ -90,11 +91,10 @@ def test_stays_in_fp32_in_a_lowered_host():
 
 
 def test_layers_of_unequal_shape_are_refused():
-    model = tiny_model()
-    layer = model.model.layers[1].self_attn
-    layer.head_dim = 4
-    for name, heads in (("q_proj", 4), ("k_proj", 2), ("v_proj", 2)):
-        setattr(layer, name, torch.nn.Linear(32, heads * 4, bias=False))
+    model = tiny_model("gpt2")
+    layer = model.transformer.h[1].attn
+    layer.head_dim, layer.split_size = 4, 16
+    layer.c_attn, layer.c_proj = Conv1D(48, 32), Conv1D(32, 16)
     with pytest.raises(HostError, match=r"modules\[0\].*shared by the whole model.*\(1, 5, 8\).*\(1, 5, 4\)"):
         ctxpeft.attach(model, MATRIX)
     assert "_ctxpeft_root" not in model.__dict__

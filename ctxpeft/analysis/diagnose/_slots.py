@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ctxpeft.analysis.diagnose._diagnosis import Diagnosis
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.memory.slots import SlotMemory
-from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.handle import Handle
 
 
@@ -36,7 +35,7 @@ def slots(handles: dict[str, Handle], tokenizer: Any, top: int = 5) -> Diagnosis
                 continue
             host = layers[layer]
             key, value = module.memory.slots(Capture(output=torch.empty(0), project_kv=host.project_kv))
-            said = _output_projection(host)(_of_query_heads(module, value, host.query_heads))
+            said = host.output_projection()(_of_query_heads(module, value, host.query_heads))
             near = functional.normalize(said.float(), dim=-1) @ words.T
             for slot in range(key.shape[1]):
                 best = near[slot].topk(min(top, near.shape[1])).indices.tolist()
@@ -72,8 +71,3 @@ def _of_query_heads(module: ContextModule, value: Tensor, count: int) -> Tensor:
         every = value.new_zeros(count, *value.shape[1:])
         per_head = every.index_copy(0, module.heads, per_head)
     return per_head.transpose(0, 1).flatten(1)
-
-
-def _output_projection(layer: Layer) -> nn.Module:
-    projection: nn.Module = getattr(layer.attention, layer.family.output)
-    return projection
