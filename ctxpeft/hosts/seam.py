@@ -152,8 +152,9 @@ class Seam:
             )
             log_mass = _once(lambda: mass)
         else:
-            output, weights = self._delegate(module, query, key, value, mask, options)
+            output, told = self._delegate(module, query, key, value, mask, options)
             output = output.transpose(1, 2)
+            weights = told if told is not None and told.ndim == 4 else None
         capture = Capture(
             output=output,
             hidden=None if self.hidden is None else self.hidden[:, None],
