@@ -29,10 +29,10 @@ class Layer:
 
     index counts the attentions, from 0; number counts those of one stack. name: that of the layer; attribute: what its
     attention is called. output: the module behind which the site `attention_output` stands. ffn: the modules that take
-    the input and give the output of the FFN. wiring is None where the attention does not call the interface; there is
-    then no head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`. rotary:
-    how its keys turn by position, where the recorded pass confirms it. turnable: whether every layer of the model has
-    that, by angles that do not depend on the length of the input.
+    the input and give the output of the FFN. wiring: None where the attention does not call the interface and has no
+    head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`. rotary: how
+    its keys turn by position, where the recorded pass confirms it. turnable: whether every layer of the model has that, by
+    angles that do not depend on the length of the input.
     """
 
     index: int

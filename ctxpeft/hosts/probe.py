@@ -239,7 +239,10 @@ def _called(model: nn.Module) -> list[str]:
             names += [] if found is None else [found]
     ran: set[str] = set()
     hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.add(name)) for name in names
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: ran.add(name) if _by_row(out) else None
+        )
+        for name in names
     ]
     try:
         if names:
@@ -248,6 +251,12 @@ def _called(model: nn.Module) -> list[str]:
         for hook in hooks:
             hook.remove()
     return [name for name in names if name in ran]
+
+
+def _by_row(output: Any) -> bool:
+    """Whether what a module returns begins with (B, T, D), one row in the recorded pass."""
+    first = output[0] if isinstance(output, tuple | list) else output
+    return isinstance(first, Tensor) and first.ndim == 3 and first.shape[0] == 1
 
 
 def _has_weights(module: nn.Module) -> bool:
