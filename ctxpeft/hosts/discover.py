@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,10 @@ class Layer:
 
     index counts the attentions, from 0; number counts those of one stack. name: that of the layer; attribute: what its
     attention is called. output: the module behind which the site `attention_output` stands. ffn: the modules that take
-    the input and give the output of the FFN. wiring is None where the attention does not call the interface; there is
-    then no head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`.
-    rotary: how its keys turn by position, where the recorded pass confirms it. turnable: whether every layer of the
-    model has that, by angles that do not depend on the length of the input.
+    the input and give the output of the FFN. wiring: None where the attention does not call the interface and has no
+    head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`. rotary: how
+    its keys turn by position, where the recorded pass confirms it. turnable: whether every layer of the model has that,
+    by angles that do not depend on the length of the input.
     """
 
     index: int
@@ -240,7 +240,7 @@ def _layer(model: nn.Module, before: list[Layer], name: str, wiring: Wiring | No
     parent, _, attribute = name.rpartition(".")
     output = submodule(model.get_submodule(parent), PROJECTED_BY) if attribute == "self" else None
     pairs = [(submodule(decoder, first), submodule(decoder, last)) for first, last in FFN]
-    ffn = next(((a, b) for a, b in pairs if a is not None and b is not None), None)
+    ffn = next(((a, b) for a, b in pairs if _is_called(a) and _is_called(b)), None)
     hidden = wiring.hidden_width if wiring is not None else _hidden_width(model)
     return Layer(
         index=len(before),
@@ -266,6 +266,11 @@ def _rotary(model: nn.Module, name: str, attention: nn.Module, wiring: Wiring | 
         return None
     found = Rotary.of(model, name, attention)
     return found if found is None or wiring.turns is None else replace(found, applies=wiring.turns)
+
+
+def _is_called(module: nn.Module | None) -> TypeGuard[nn.Module]:
+    """Whether there is a module, and not a list of them."""
+    return module is not None and not isinstance(module, nn.ModuleList)
 
 
 def _hidden_width(model: Any) -> int:

@@ -38,3 +38,9 @@ PROJECTED_BY = "output.dense"
 
 ASIDE: tuple[str, ...] = ("patcher",)
 """Parts of a model whose attention only decides how the text is cut: no memory is trained there."""
+
+RECURRENCE = "receptance"
+"""The part by which a module called `attention` is a linear recurrence and no attention (RWKV)."""
+
+REVERSIBLE = "backward_pass"
+"""The method of a layer that computes its own gradients (Reformer): a memory beside its parts would get none."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, calls_interface, renamed, run_backend
-from ctxpeft.hosts.families import ASIDE, ATTENTION
+from ctxpeft.hosts.families import ASIDE, ATTENTION, RECURRENCE, REVERSIBLE
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.rotary import Rotary
 from ctxpeft.hosts.wiring import Call, Chain, Record, Step, chain_to, query_step, same
@@ -180,10 +180,13 @@ class Watcher:
         if not record.inputs or record.key.is_meta:
             return False
         try:
-            key, value = keys_and_values(self.attention, record.arguments, record.inputs[0][0])
+            states = record.inputs[0][0]
+            rows = torch.cat([states, states[:1]])
+            key, value = keys_and_values(self.attention, record.arguments, rows)
         except Exception:  # the forward of a host may ask for anything; then there is no replay
             return False
-        return same(key[:, 0], record.key[0, :, 0]) and same(value, record.value[0])
+        wanted = torch.cat([record.value[0], record.value[0, :, :1]], 1)
+        return same(key[:, 0], record.key[0, :, 0]) and same(value, wanted)
 
 
 def wirings(model: nn.Module) -> dict[str, Wiring | None]:
@@ -231,7 +234,7 @@ def _called(model: nn.Module) -> list[str]:
     """The attention modules, one a layer and known by their usual names, that do not call the interface."""
     names = []
     for name, module in model.named_modules():
-        if name.rpartition(".")[2].isdigit():
+        if name.rpartition(".")[2].isdigit() and not callable(getattr(module, REVERSIBLE, None)):
             parts = ((part, submodule(module, part)) for part in ATTENTION)
             found = next(
                 (f"{name}.{part}" for part, there in parts if there is not None and _has_weights(there)), None
@@ -239,7 +242,10 @@ def _called(model: nn.Module) -> list[str]:
             names += [] if found is None else [found]
     ran: set[str] = set()
     hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.add(name)) for name in names
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: ran.add(name) if _by_row(out) else None
+        )
+        for name in names
     ]
     try:
         if names:
@@ -250,8 +256,14 @@ def _called(model: nn.Module) -> list[str]:
     return [name for name in names if name in ran]
 
 
+def _by_row(output: Any) -> bool:
+    """Whether what a module returns begins with (B, T, D), one row in the recorded pass."""
+    first = output[0] if isinstance(output, tuple | list) else output
+    return isinstance(first, Tensor) and first.ndim == 3 and first.shape[0] == 1
+
+
 def _has_weights(module: nn.Module) -> bool:
-    return any(p.ndim >= 2 for p in module.parameters())
+    return any(p.ndim >= 2 for p in module.parameters()) and submodule(module, RECURRENCE) is None
 
 
 def _pass(model: nn.Module) -> None:

@@ -257,7 +257,8 @@ class Seam:
         )
         watch = self.controller.watch_at(self.layer.index)
         merged = compose(capture, active, watch)[0][:, 0].reshape(first.shape)
-        return type(output)((merged, *output[1:])) if several else merged
+        made: Any = getattr(output, "_make", type(output))
+        return made((merged, *output[1:])) if several else merged
 
     def _by_token(self, states: Tensor) -> Tensor:
         """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis."""

@@ -128,6 +128,8 @@ def chain_to(target: Tensor, record: Record) -> Chain | None:
         if not steps:
             factor = _factor(found.take(call.output)[:, :1], wanted[:, :1])
         if _is_hidden(call.input, record):
+            if call.input.shape[-1] != record.inputs[0].shape[-1]:
+                return None
             return Chain((Step(call.name, None, found), *steps), factor)
         taken = Arrangement(found.layout, found.heads, found.width)
         if not _fits(taken, call.input, wanted.shape[1]):
