@@ -94,15 +94,15 @@ MUTANTS = (
     Mutant(
         "gate on the weight dropped",
         COMPOSE,
-        "(change if gate is None else gate * change)",
-        "change",
+        "change, rho = gate * change, gate[..., 0] * rho",
+        "rho = gate[..., 0] * rho",
         algebra("gates-inside"),
     ),
     Mutant(
         "gate ignored in the weight that is left",
         COMPOSE,
-        "(rho if gate is None else gate[..., 0] * rho)",
-        "rho",
+        "change, rho = gate * change, gate[..., 0] * rho",
+        "change = gate * change",
         algebra("weight-left-to-content"),
     ),
     Mutant(
@@ -622,9 +622,16 @@ MUTANTS = (
     Mutant(
         "rows not masked",
         "hosts/controller.py",
-        "[[r == name] for r in self.rows",
-        "[[True] for r in self.rows",
+        "self.rows.index(batch, device)[:, None] == self.rows.names.index(name)",
+        "self.rows.index(batch, device)[:, None] >= -1",
         shipped("rows-are-separate-batches", "prefix-tuning", "prefix-tuning-plus"),
+    ),
+    Mutant(
+        "rows of beams mixed",
+        "hosts/controller.py",
+        ".repeat_interleave(batch // given, output_size=batch)",
+        ".repeat(batch // given)",
+        ("tests/hosts/test_adapters.py", "-k", "rows_equal_separate_runs"),
     ),
     Mutant(
         "prompt for generated",
@@ -687,6 +694,6 @@ MUTANTS = (
         "adapters/load.py",
         "if tensor.shape != wanted[key].shape:",
         "if False:",
-        ("tests/adapters",),
+        ("tests/adapters/test_files.py",),
     ),
 )

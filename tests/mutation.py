@@ -52,12 +52,9 @@ def _run(package: Path, tests: Sequence[str]) -> int:
 
 
 def survives(mutant: Mutant, package: Path) -> bool:
-    """Apply the edit, run its tests, undo. Raises SystemExit(2) where the edit does not apply."""
+    """Apply the edit, run its tests, undo. Raises SystemExit(2) where its tests do not run."""
     path = package / "ctxpeft" / mutant.file
     text = path.read_text(encoding="utf-8")
-    if mutant.old not in text:
-        print(f"mutant '{mutant.name}': {mutant.file} no longer contains {mutant.old!r}", file=sys.stderr)
-        raise SystemExit(2)
     path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
         code = outcome(package, mutant.tests)
@@ -66,6 +63,15 @@ def survives(mutant: Mutant, package: Path) -> bool:
     if code not in (PASSED, FAILED):
         _refuse(package, f"mutant '{mutant.name}': its tests do not run (pytest exit code {code})")
     return code == PASSED
+
+
+def check_edits(mutants: Sequence[Mutant]) -> None:
+    """Every edit applies to the code. Raises SystemExit(2), naming all that do not."""
+    stale = [m for m in mutants if m.old not in (ROOT / "ctxpeft" / m.file).read_text(encoding="utf-8")]
+    for mutant in stale:
+        print(f"mutant '{mutant.name}': {mutant.file} no longer contains {mutant.old!r}", file=sys.stderr)
+    if stale:
+        raise SystemExit(2)
 
 
 def check_tests(mutants: Sequence[Mutant], package: Path) -> None:
@@ -98,6 +104,7 @@ def preload() -> None:
 def main(words: Sequence[str]) -> int:
     """Run all mutants, or those whose name contains one of the given words."""
     chosen = [m for m in MUTANTS if not words or any(word in m.name for word in words)]
+    check_edits(chosen)
     preload()
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch)
