@@ -37,7 +37,7 @@ SPAN = {
     "seq2seq/bart": "three stacks",
     "masked/bert": "bidirectional, post-norm",
     "masked/modernbert": "bidirectional, sliding window",
-    "masked/mpnet": "position bias, bidirectional",
+    "masked/mpnet": "position bias outside the interface",
     "masked/deberta": "disentangled attention outside the interface",
 }
 
