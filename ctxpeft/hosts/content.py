@@ -1,7 +1,7 @@
 """What the content softmax saw: its log-sum-exp L and the number of visible keys, per query.
 
 Read from the kernel that computes the content attention where it tells (`ctxpeft.hosts.fused`), else recomputed from
-q, k and the mask the host handed over, in fp32. Exact, gradients included, for every mask that eager and sdpa build.
+q, k and the mask the host handed over, in fp32. Exact, gradients included, for every mask that the backends build.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from ctxpeft.blocks.capture import compute_dtype
 from ctxpeft.errors import HostError
@@ -75,10 +77,15 @@ class Content:
     def visible(self) -> Tensor | None:
         """Booleans broadcastable to (B, Hq, Tq, Tk), or None where every query sees every key."""
         tokens, length = self.query.shape[2], self.key.shape[2]
+        if "flash" in self.backend:
+            return self._visible_to_flash()
         if self.mask is None:
             if not self.causal():
                 return None
             return torch.ones(tokens, length, dtype=torch.bool, device=self.query.device).tril()[None, None]
+        if isinstance(self.mask, BlockMask):
+            batch, heads = self.mask.shape[:2]
+            return create_mask(self.mask.mask_mod, batch, heads, tokens, length, str(self.query.device))
         if not isinstance(self.mask, Tensor) or self.mask.ndim != 4:
             raise HostError(
                 f"reading the content's log-mass under the attention backend '{self.backend}' is not supported; "
@@ -86,6 +93,35 @@ class Content:
             )
         visible = self.mask if self.mask.dtype == torch.bool else self.mask > _lowest(self.mask)
         return visible[..., :length]
+
+    def _visible_to_flash(self) -> Tensor | None:
+        """The flash kernels are told the padding (B, S) or nothing, and mask by themselves: the last query stands at
+        the last key that the padding mask knows, later keys and those beyond the window are not seen.
+
+        Raises HostError for packed rows, whose borders the kernel takes from other arguments.
+        """
+        if self.mask is None and self.options.get("cu_seq_lens_q") is not None:
+            raise HostError(
+                "reading the content's log-mass of packed rows under a flash backend is not supported; use "
+                "model.set_attn_implementation('sdpa'), rows that are padded, or a variant without placement 'inside'"
+            )
+        tokens, length, device = self.query.shape[2], self.key.shape[2], self.query.device
+        known = length if self.mask is None else self.mask.shape[-1]
+        key = torch.arange(length, device=device)
+        query = torch.arange(known - tokens, known, device=device)[:, None]
+        told = self.options.get("is_causal")
+        causal = bool(getattr(self.module, "is_causal", True) if told is None else told)
+        visible = key < known
+        if causal:
+            visible = visible & (key <= query)
+        window = self.options.get("sliding_window")
+        if window is not None and length > window:
+            visible = visible & ((query - key).abs() < window)
+        visible = visible.expand(tokens, length)[None, None]
+        if self.mask is None:
+            return visible
+        padding = functional.pad(self.mask.bool(), (0, length - known))
+        return visible & padding[:, None, None]
 
 
 def _lowest(mask: Tensor) -> float:

@@ -1,6 +1,6 @@
 """Attention and its log-sum-exp from one kernel, with exact gradients through both.
 
-torch's CPU flash kernel returns L beside o but calls it non-differentiable. Its backward only needs
+torch's kernels return L beside o but call it non-differentiable. Their backward only needs
 
     dS = P * (dP - D + dL),    D = rowsum(do * o),
 
@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from ctxpeft.hosts.kernels import Kernel, kernel_for
 
 
 class AttentionWithMass(torch.autograd.Function):
@@ -27,22 +26,27 @@ class AttentionWithMass(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
     ) -> tuple[Tensor, Tensor]:
-        o, mass = _forward(q, k, v, 0.0, causal, attn_mask=mask, scale=scaling)
-        ctx.save_for_backward(q, k, v, mask, o, mass)
-        ctx.causal, ctx.scaling = causal, scaling
+        kernel = _kernel(q, k, mask)
+        assert kernel is not None, "asked without `applicable`"
+        o, mass, rest = kernel.forward(q, k, v, mask, causal, scaling)
+        kept = [value if isinstance(value, Tensor) else None for value in rest]
+        ctx.save_for_backward(q, k, v, mask, o, *kept)
+        ctx.rest = [None if isinstance(value, Tensor) else value for value in rest]
+        ctx.kernel, ctx.causal, ctx.scaling = kernel, causal, scaling
         return o, mass
 
     @staticmethod
     def backward(ctx: Any, do: Tensor, dmass: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, mask, o, mass = ctx.saved_tensors
-        norm = do.square().sum(-1, keepdim=True, dtype=mass.dtype)
-        dmass = dmass[..., None].to(mass.dtype)
+        q, k, v, mask, o, *kept = ctx.saved_tensors
+        rest = tuple(
+            value if tensor is None else tensor for tensor, value in zip(kept, ctx.rest, strict=True)
+        )
+        dmass = dmass[..., None]
+        norm = do.square().sum(-1, keepdim=True, dtype=dmass.dtype)
         if bool(((norm == 0) & (dmass != 0)).any()):
             return (*_recomputed(ctx, q, k, v, mask, do, dmass), None, None, None)
         shifted = o - (dmass / norm.clamp_min(torch.finfo(norm.dtype).tiny) * do).to(o.dtype)
-        grads = _backward(
-            do.contiguous(), q, k, v, shifted, mass, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scaling
-        )
+        grads = ctx.kernel.backward(do.contiguous(), (q, k, v, mask), shifted, rest, ctx.causal, ctx.scaling)
         return (*grads, None, None, None)
 
 
@@ -56,7 +60,7 @@ def _recomputed(
         if mask is not None:
             score = score + mask
         if ctx.causal:
-            hidden = torch.ones(score.shape[-2:], dtype=torch.bool).triu(1)
+            hidden = torch.ones(score.shape[-2:], dtype=torch.bool, device=score.device).triu(1)
             score = score.masked_fill(hidden, -torch.inf)
         blind = torch.isneginf(score).all(-1, keepdim=True)
         score = score.masked_fill(blind, 0.0)
@@ -66,7 +70,7 @@ def _recomputed(
 
 
 def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> bool:
-    """Whether the kernel can serve this call: CPU, equal widths, no dropout, cap, sink or bias, a mask it knows."""
+    """Whether a kernel can serve this call: equal widths, no dropout, cap, sink or bias, a mask it knows."""
     plain = all(options.get(name) is None for name in ("softcap", "s_aux", "position_bias", "cache"))
     dense = mask is None or (isinstance(mask, Tensor) and mask.ndim == 4)
     return (
@@ -74,11 +78,14 @@ def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: di
         and dense
         and not torch.compiler.is_compiling()
         and not options.get("dropout")
-        and query.device.type == "cpu"
-        and _dtype(query) in (torch.float32, torch.float64, torch.bfloat16)
+        and _kernel(query, key, mask) is not None
         and query.shape[-1] == value.shape[-1]
         and key.shape[2] > 0
     )
+
+
+def _kernel(query: Tensor, key: Tensor, mask: Tensor | None) -> Kernel | None:
+    return kernel_for(query.device, _dtype(query), query.shape[-1], key.shape[2], mask is not None)
 
 
 def _dtype(query: Tensor) -> torch.dtype:
@@ -107,9 +114,10 @@ def attention_with_mass(
     if isinstance(mask, Tensor):
         additive = mask
         if mask.dtype == torch.bool:
-            additive = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+            lowest = -torch.inf if query.device.type == "cpu" else torch.finfo(query.dtype).min
+            additive = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, lowest)
         additive = additive[..., : key.shape[2]].to(query.dtype)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         output, mass = AttentionWithMass.apply(query, key, value, additive, causal, scaling)  # type: ignore[no-untyped-call]
     if visible is not None and not causal:
         mass = mass.masked_fill(~visible.any(-1), -torch.inf)

@@ -166,8 +166,9 @@ class Seam:
             )
             log_mass = _once(lambda: mass)
         else:
-            output, weights = run_backend(module, self.original_config, query, key, value, mask, options)
+            output, told = run_backend(module, self.original_config, query, key, value, mask, options)
             output = output.transpose(1, 2)
+            weights = told if told is not None and told.ndim == 4 else None
         capture = Capture(
             output=output,
             hidden=None if self.hidden is None else self.hidden[:, None],

@@ -1,0 +1,106 @@
+"""The kernels of torch that tell the log-sum-exp beside the output, under one call.
+
+All take q (B, H, T, d), k and v (B, H, S, d) with equal heads, and an additive mask broadcast to (B, H, T, S) or None.
+Each backward reads rowsum(do * o) from the `o` it is handed, which `ctxpeft.hosts.fused` relies on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+HALVES = (torch.float16, torch.bfloat16)
+
+
+class Kernel(Protocol):
+    """One kernel. `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
+    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        """The attention and its log-mass."""
+
+    def backward(
+        self,
+        do: Tensor,
+        tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
+        o: Tensor,
+        rest: tuple[Any, ...],
+        causal: bool,
+        scaling: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of q, k, v; `tensors` are q, k, v and the mask."""
+
+
+class Cpu:
+    """torch's flash kernel on the CPU, with or without a mask."""
+
+    def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
+        o, mass = aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, causal, attn_mask=mask, scale=scaling
+        )
+        return o, mass, (mass,)
+
+    def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
+        q, k, v, mask = tensors
+        return aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            do, q, k, v, o, rest[0], 0.0, causal, attn_mask=mask, scale=scaling
+        )
+
+
+class Flash:
+    """torch's flash kernel on CUDA: halves, no mask."""
+
+    def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
+        o, mass, *rest, _ = aten._scaled_dot_product_flash_attention(
+            q, k, v, 0.0, causal, False, scale=scaling
+        )
+        return o, mass, (mass, *rest)
+
+    def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
+        q, k, v, _ = tensors
+        mass, cum_q, cum_k, max_q, max_k, seed, offset = rest
+        return aten._scaled_dot_product_flash_attention_backward(
+            do, q, k, v, o, mass, cum_q, cum_k, max_q, max_k, 0.0, causal, seed, offset, scale=scaling
+        )
+
+
+class Efficient:
+    """torch's memory-efficient kernel on CUDA: every float type it knows, with or without a mask."""
+
+    def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
+        bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
+        o, mass, seed, offset = aten._scaled_dot_product_efficient_attention(
+            q, k, v, bias, True, 0.0, causal, scale=scaling
+        )
+        return o, mass[..., : q.shape[2]], (mass, seed, offset)  # the kernel rounds T up to a block
+
+    def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
+        q, k, v, mask = tensors
+        bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
+        wanted = [True, True, True, False]
+        return aten._scaled_dot_product_efficient_attention_backward(
+            do, q, k, v, bias, o, *rest, 0.0, wanted, causal, scale=scaling
+        )[:3]
+
+
+CPU, FLASH, EFFICIENT = Cpu(), Flash(), Efficient()
+
+
+def kernel_for(
+    device: torch.device, dtype: torch.dtype, width: int, keys: int, masked: bool
+) -> Kernel | None:
+    """The kernel that serves such a call, None where none does.
+
+    On CUDA rows and masks must be aligned: widths and, under a mask, the number of keys are multiples of 8.
+    """
+    if device.type == "cpu":
+        return CPU if dtype in (torch.float32, torch.float64, torch.bfloat16) else None
+    if device.type != "cuda" or width % 8 or dtype not in (torch.float32, *HALVES):
+        return None
+    if masked:
+        return EFFICIENT if keys % 8 == 0 else None
+    return FLASH if dtype in HALVES and width <= 256 else EFFICIENT
