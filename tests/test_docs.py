@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,23 @@ def test_the_page_about_peft_runs(
     printed = capsys.readouterr().out
     assert "name: peft-prefix-tuning" in printed
     assert "cannot be exported to PEFT: its prompt methods are slots asked by softmax" in printed
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("page", "package", "extra"),
+    [("trl", "trl", "trl"), ("lm-eval", "lm_eval", "eval"), ("serving", "torch", "")],
+)
+def test_recipes_run(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, package: str, extra: str
+) -> None:
+    """Every Python block of a page, in order."""
+    if find_spec(package) is None:
+        pytest.skip(f"needs {package}: pip install 'ctxpeft[{extra}]' -c constraints.txt")
+    monkeypatch.chdir(tmp_path)
+    text = (repository / "docs" / "recipes" / f"{page}.md").read_text(encoding="utf-8")
+    scope: dict[str, Any] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 1
+    for block in blocks:
+        exec(block, scope)

@@ -24,9 +24,7 @@ def pins(repository: Path) -> dict[str, Version]:
 def requirements(repository: Path) -> list[Requirement]:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    texts = project["dependencies"] + [
-        text for name in ("dev", "docs", "peft", "data") for text in extras[name]
-    ]
+    texts = project["dependencies"] + [text for name in extras for text in extras[name]]
     return [r for r in map(Requirement, texts) if r.name != project["name"]]
 
 
