@@ -62,7 +62,8 @@ def compiled(model, backend="eager"):
 def test_one_graph_and_the_values_of_eager(family, variant):
     """`fullgraph=True` raises on a break. A second call, and one with other values, find the graph that is there.
 
-    GPT-2 computes its loss with a logged warning, which breaks the graph of the base too: it is called without labels.
+    torch compiles the hooks of the outermost module by themselves: where virtual tokens are read there, that is a graph
+    of its own. GPT-2 computes its loss with a logged warning, which breaks the graph of the base too: it is called without labels.
     """
     model, (handle,) = adapted(family, CASES[variant])
     ids = tokens()
@@ -74,7 +75,7 @@ def test_one_graph_and_the_values_of_eager(family, variant):
         out = function(ids, **labels)
         assert torch.allclose(out.logits, expected.logits, atol=1e-4)
         assert not labels or torch.allclose(out.loss, expected.loss, atol=1e-5)
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == (2 if variant == "prompt-tuning" else 1)
     assert not counters["graph_break"]
 
 

@@ -14,6 +14,7 @@ needs("trl", "trl")
 needs("datasets", "trl")
 pytestmark = pytest.mark.filterwarnings("ignore")
 variants = pytest.mark.parametrize("variant", ["prefix-tuning-plus", "prefix-tuning"])
+RATES = {"prefix-tuning-plus": 1e-2, "prefix-tuning": 1e-1}
 COMMON = {
     "per_device_train_batch_size": 8,
     "max_length": 64,
@@ -64,7 +65,7 @@ def test_sft(real: tuple[Any, Any], shared: Path, tmp_path: Path, variant: str) 
     handle = ctxpeft.attach(model, variant, seed=0)
     trainer = SFTTrainer(
         model,
-        args=SFTConfig(str(tmp_path), max_steps=16, **COMMON),
+        args=SFTConfig(str(tmp_path), max_steps=16, **{**COMMON, "learning_rate": RATES[variant]}),
         train_dataset=data,
         processing_class=tokenizer,
     )
@@ -74,7 +75,8 @@ def test_sft(real: tuple[Any, Any], shared: Path, tmp_path: Path, variant: str) 
     assert last < 0.95 * first
     assert all(torch.equal(p, before[n]) for n, p in base_of(model).items())
     with handle.disabled():
-        assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > last
+        base = trainer.evaluate(trainer.train_dataset)["eval_loss"]
+    assert last < 0.95 * base
 
 
 @variants
