@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, calls_interface, renamed, run_backend
+from ctxpeft.hosts.device import execution_device
 from ctxpeft.hosts.families import ASIDE, ATTENTION
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.rotary import Rotary
@@ -194,10 +195,14 @@ def wirings(model: nn.Module) -> dict[str, Wiring | None]:
     """
     found: dict[str, Wiring | None] | None = model.__dict__.get(ATTRIBUTE)
     if found is None:
-        subject = _without_values(model) if next(model.parameters()).is_meta else model
+        subject = _without_values(model) if _device(model).type == "meta" else model
         found = dict(_watched(subject)) or dict.fromkeys(_called(subject))
         model.__dict__[ATTRIBUTE] = found
     return found
+
+
+def _device(model: nn.Module) -> torch.device:
+    return execution_device(model, next(model.parameters()))
 
 
 def _without_values(model: Any) -> nn.Module:
@@ -303,7 +308,7 @@ def two_tokens(model: Any) -> dict[str, Tensor]:
     config = model.config.get_text_config(decoder=True)
     padding = getattr(config, "pad_token_id", None)
     ids = [i for i in range(3, 7) if i != padding]
-    device = next(model.parameters()).device
+    device = _device(model)
     takes = inspect.signature(model.forward).parameters
     given: dict[str, Tensor] = {"input_ids": torch.tensor([ids[:TOKENS]], device=device)}
     if model.config.is_encoder_decoder and "decoder_input_ids" in takes:
