@@ -63,7 +63,8 @@ def test_one_graph_and_the_values_of_eager(family, variant):
     """`fullgraph=True` raises on a break. A second call, and one with other values, find the graph that is there.
 
     torch compiles the hooks of the outermost module by themselves: where virtual tokens are read there, that is a graph
-    of its own. GPT-2 computes its loss with a logged warning, which breaks the graph of the base too: it is called without labels.
+    of its own. GPT-2 computes its loss with a logged warning, which breaks the graph of the base too: it is called
+    without labels.
     """
     model, (handle,) = adapted(family, CASES[variant])
     ids = tokens()
