@@ -606,9 +606,9 @@ MUTANTS = (
     ),
     Mutant(
         "stale backend",
-        SEAM,
-        "backend = self.original_config._attn_implementation\n        eager",
-        'backend = "sdpa"\n        eager',
+        "hosts/backend.py",
+        "get_interface(config._attn_implementation, eager)",
+        'get_interface("sdpa", eager)',
         mixed("weights-are-what-is-left"),
     ),
     Mutant(
