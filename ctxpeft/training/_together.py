@@ -1,8 +1,9 @@
 """Several adapters trained in one pass over the frozen base: each row of the batch goes to its own adapter.
 
-The base is the same for all, so its forward and backward pass over the stacked batches costs less than one pass for
-each. Nothing else is shared: an adapter has its own batch, loss, optimizer, schedule and clipping, and takes the steps
-it would take alone.
+Nothing but the frozen base is shared: an adapter has its own batch, loss, optimizer, schedule and clipping, and takes
+the steps it would take alone. Every module reads all rows of the pass and is masked to its own, so where cost grows
+with the rows, as on a CPU, this is no faster than one adapter after another. It is meant for a device that one batch
+leaves idle, where it has not been measured.
 """
 
 from __future__ import annotations
