@@ -6,6 +6,7 @@ for every variant the losses of each step, averaged over the processes, and the 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,4 +67,8 @@ if __name__ == "__main__":
     results = {variant: train(mode, variant) for variant in variants}
     if distributed.get_rank() == 0:
         torch.save(results, Path(out))
+    distributed.barrier()
     distributed.destroy_process_group()
+    os._exit(
+        0
+    )  # all is written; a thread of gloo that outlives its group aborts the interpreter's own way out
