@@ -69,7 +69,7 @@ def test_kill_then_interrupt_then_finish(tmp_path: Path, tiny_model: Path, tiny_
     assert any(row.outcome == "running" for row in rows_after_kill)
 
     process = command.start()
-    wait_for(command, process, len(after_kill) + 2)
+    wait_for(command, process, len(after_kill) + 1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
