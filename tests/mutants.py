@@ -565,15 +565,22 @@ MUTANTS = (
     Mutant(
         "rotated for unrotated",
         "hosts/discover.py",
-        "output = self.split_heads(output, 0)",
-        "output = self.split_heads(output, 0).roll(1, -1)",
+        "return self.wiring.query.output.take(output).transpose(1, 2)",
+        "return self.wiring.query.output.take(output).roll(1, -1).transpose(1, 2)",
         SOURCES,
     ),
     Mutant(
         "key norm skipped in frozen projections",
-        "hosts/discover.py",
-        'self.family.key_norm and self.family.norm_layout != "BTW"',
-        "False",
+        "hosts/wiring.py",
+        "for step in self.steps:\n            module",
+        "for step in self.steps[:1]:\n            module",
+        SOURCES,
+    ),
+    Mutant(
+        "heads of a fused projection taken from its start",
+        "hosts/wiring.py",
+        "[..., self.offset : self.offset + size]",
+        "[..., :size]",
         SOURCES,
     ),
     Mutant(
