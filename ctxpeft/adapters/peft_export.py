@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ctxpeft.adapters.peft_import import PROMPT_EMBEDDINGS
-from ctxpeft.adapters.peft_llama_adapter import gate_name, prompt_name, refusal
+from ctxpeft.adapters.peft_llama_adapter import gate_name, projected, prompt_name, refusal
 from ctxpeft.adapters.save import base_name
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.context_module import ContextModule
@@ -147,6 +147,12 @@ def _llama_adapter(handle: Handle, spec: ModuleSpec, layers: list[Layer]) -> Exp
     reason = refusal([layers[i] for i in chosen])
     if reason is not None:
         raise AdapterError(reason)
+    through = projected(layers)
+    if spec.projected != through:
+        way = "through the output projection" if through else "behind the output projection, past it"
+        raise AdapterError(
+            f"on this model its LLaMA-Adapter adds what the heads read {way}: projected: {str(through).lower()}"
+        )
     tensors: dict[str, Tensor] = {}
     for layer, module in _by_layer(handle, layers):
         slots: Any = module.memory.slots

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.adapters.layout import PEFT_CONFIG
 from ctxpeft.adapters.peft_folder import PeftFolder
-from ctxpeft.adapters.peft_llama_adapter import gate_name, prompt_name, refusal
+from ctxpeft.adapters.peft_llama_adapter import gate_name, projected, prompt_name, refusal
 from ctxpeft.errors import AdapterError
 from ctxpeft.hosts.discover import Layer, discover
 from ctxpeft.spec.load import load_variant
@@ -91,8 +91,8 @@ def _prompt(folder: PeftFolder, layers: list[Layer]) -> Imported:
 
 
 def _llama_adapter(folder: PeftFolder, layers: list[Layer]) -> Imported:
-    """Prompts through the frozen W_K and W_V under their own softmax, one linear gate a layer. PEFT adds them
-    behind the linear W_O, the algebra before: W_O (o + g r) = W_O o + g W_O r."""
+    """Prompts through the frozen W_K and W_V under their own softmax, one linear gate a layer. PEFT adds g W_O r behind
+    the linear W_O, which is W_O (o + g r); on GPT-2 it adds g r itself there."""
     count, last = folder.number("adapter_len"), folder.number("adapter_layers")
     if last > len(layers):
         raise AdapterError(
@@ -115,6 +115,7 @@ def _llama_adapter(folder: PeftFolder, layers: list[Layer]) -> Imported:
         "memory": {"kind": "slots", "count": count, "parameterization": {"kind": "frozen_projection"}},
         "gate": {"kind": "scalar", "activation": "linear", "per": "layer"},
         "scope": {"layers": "all" if last == len(layers) else {"last": last}},
+        "projected": projected(chosen),
     }
     return _variant(folder, module), tensors
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ctxpeft.hosts.discover import Layer
 
-MODEL_TYPES = ("llama", "mistral")
+PROJECTED = {"llama": True, "mistral": True, "gpt2": False}
+"""The model types PEFT has it for, and whether the read goes through the output projection or is added behind it."""
 
 
 def prompt_name(layer: Layer) -> str:
@@ -23,18 +24,22 @@ def gate_name(layer: Layer) -> str:
 def refusal(layers: list[Layer]) -> str | None:
     """Why PEFT computes something else in these layers, or nothing at all; None where it is the same."""
     for layer in layers:
-        attention: Any = layer.attention
-        kind = str(getattr(attention.config, "model_type", ""))
-        if kind == "gpt2":
-            return (
-                "PEFT's LLaMA-Adapter adds what GPT-2's heads read behind their output projection, without "
-                "projecting it; the algebra adds it before"
-            )
-        if kind not in MODEL_TYPES:
-            return f"PEFT has LLaMA-Adapter for {' and '.join(MODEL_TYPES)} models only, this is '{kind}'"
-        if getattr(layer.output_projection(), "bias", None) is not None:
+        kind = _model_type(layer)
+        if kind not in PROJECTED:
+            return f"PEFT has LLaMA-Adapter for {', '.join(PROJECTED)} models only, this is '{kind}'"
+        if PROJECTED[kind] and getattr(layer.output_projection(), "bias", None) is not None:
             return "PEFT's LLaMA-Adapter adds the bias of the output projection twice, the algebra once"
+        attention: Any = layer.attention
         plain = layer.hidden_width == layer.query_heads * layer.query_width
         if not plain or not math.isclose(attention.scaling, layer.query_width**-0.5):
             return "PEFT's LLaMA-Adapter needs heads that share the width of the model and scores scaled by 1/sqrt(d)"
     return None
+
+
+def projected(layers: list[Layer]) -> bool:
+    """Whether PEFT puts the reads of these layers, which it has LLaMA-Adapter for, through the output projection."""
+    return PROJECTED[_model_type(layers[0])]
+
+
+def _model_type(layer: Layer) -> str:
+    return str(getattr(getattr(layer.attention, "config", None), "model_type", ""))

@@ -7,6 +7,8 @@ modules i with numerator n_i, mass m_i, shift c_i and weight gate g_i,
 
 which for g = 1 is softmax attention over the content and all slots together, never dividing by a small m_i. Where a
 query sees nothing at all (Z = 0), o is left as it is.
+
+What is not projected is read from the same capture and added later, to what the output projection makes of the heads.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ Parts = tuple[ContextModule, Tensor | None, Read, Tensor | None]
 class Contribution:
     """What one module did to the output of its site, for instruments.
 
-    change (B, H, T, dv): what it added to o, H all heads of the site. weight (B, H, T): what it took of the softmax,
-    inside only. gate: its gate as it was read, None where there is none.
+    change (B, H, T, dv): what it added to o, H all heads of the site; behind the output projection, to o cut into as
+    many heads. weight (B, H, T): what it took of the softmax, inside only. gate: its gate as it was read, None where
+    there is none.
     """
 
     module: ContextModule
@@ -50,8 +53,8 @@ def compose(
     None where no module competes. `watch` is told what each module contributed.
     """
     output = capture.output
+    reads = read_all(capture, active)
     with torch.autocast(output.device.type, enabled=False):
-        reads = [(module, mask, *module.read(capture)) for module, mask in active]
         o = output.to(active[0][0].dtype)
         content_weight = None
         tell = (lambda part: watch(capture, part)) if watch is not None else None
@@ -63,6 +66,24 @@ def compose(
             if module.spec.placement == "outside":
                 o = _merge_outside(o, module, mask, read, gate, tell)
         return o.to(output.dtype), content_weight
+
+
+def read_all(capture: Capture, active: Sequence[Active]) -> list[Parts]:
+    """What the modules answer to one capture, before anything is merged."""
+    with torch.autocast(capture.output.device.type, enabled=False):
+        return [(module, mask, *module.read(capture)) for module, mask in active]
+
+
+def add_behind(states: Tensor, reads: Sequence[Parts], heads: int, watch: Watch | None = None) -> Tensor:
+    """What the output projection made of `heads` heads, (B, T, D), and behind it the reads of modules that pass it by,
+    head beside head; shaped and typed as `states`."""
+    with torch.autocast(states.device.type, enabled=False):
+        cut = states.reshape(*states.shape[:2], heads, -1).transpose(1, 2)
+        tell = (lambda part: watch(Capture(output=cut), part)) if watch is not None else None
+        o = cut.to(reads[0][0].dtype)
+        for module, mask, read, gate in reads:
+            o = _merge_outside(o, module, mask, read, gate, tell)
+        return o.transpose(1, 2).flatten(2).to(states.dtype)
 
 
 def _compete(

@@ -81,6 +81,15 @@ def ntk_attention(o: Tensor, log_mass: Tensor, phi_q: Tensor, matrix: Tensor, z:
     return torch.stack(rows)
 
 
+def kernel_slots(o: Tensor, log_mass: Tensor, phi_q: Tensor, phi_k: Tensor, slot_v: Tensor) -> Tensor:
+    """(Z_i o_i + sum_j w_ij v_j) / (Z_i + sum_j w_ij), Z_i = e^(L_i), w_ij = phi(q_i)^T phi(k_j) >= 0."""
+    rows = []
+    for i in range(len(o)):
+        weights, content = phi_k @ phi_q[i], torch.exp(log_mass[i])
+        rows.append((content * o[i] + weights @ slot_v) / (content + weights.sum()))
+    return torch.stack(rows)
+
+
 def llama_adapter(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, gate: Tensor) -> Tensor:
     """o_i + tanh(g) softmax(a q_i K_s) V_s, arXiv:2303.16199."""
     return torch.stack(

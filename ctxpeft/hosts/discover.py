@@ -98,6 +98,11 @@ class Layer:
                 f"the attention of {self.name} ({type(self.attention).__name__}) does not call transformers' attention "
                 f"interface, so it has no site 'head'; the sites {OUTSIDE_SITES} work"
             )
+        if not spec.projected and wiring.query_heads * wiring.value_width != self.hidden_width:
+            raise HostError(
+                f"{self._names()} has {wiring.query_heads} heads of width {wiring.value_width}: side by side they do "
+                f"not fill a hidden state of {self.hidden_width}, as projected: false needs"
+            )
         if spec.query.source == "unrotated" and wiring.query is None and not wiring.meta:
             raise HostError(f"{self._names()} does not show its query before RoPE; use query.source: rotated")
         if needs_projections(spec) and not wiring.projects():

@@ -8,13 +8,13 @@ served behind its output, beside its FFN and at the residual stream.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import compose
+from ctxpeft.blocks.compose import Parts, add_behind, compose, read_all
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, renamed, run_backend
@@ -36,6 +36,7 @@ class Seam:
         self.plan = Plan(())
         self.hidden: Tensor | None = None
         self.unrotated: Tensor | None = None
+        self.behind: list[Parts] = []
         self.attended = False
         self.projecting = False
         self.carries_plan = _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention)
@@ -136,7 +137,7 @@ class Seam:
         self.plan = self.controller.plan() if plan is None else plan
         self.hidden = kwargs.get("hidden_states", args[0] if args else None)
         self.arguments = bound(module, args, kwargs) if self.replays else {}
-        self.attended = False
+        self.attended, self.behind = False, []
         return args, kwargs
 
     def _see_unrotated(self, module: nn.Module, args: Any, output: Tensor) -> None:
@@ -149,15 +150,16 @@ class Seam:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
         active = self.attention_site.active(self.plan, "head", query)
+        past = self.attention_site.active(self.plan, "head", query, projected=False)
         recording = self.controller.recording
-        if not active and recording is None:
+        if not active and not past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
         log_mass = _once(content.log_mass)
         weights = None
         if (
-            any(m.reads_log_mass for m, _ in active)
+            any(m.reads_log_mass for m, _ in (*active, *past))
             and backend == "sdpa"
             and applicable(query, key, value, mask, options)
         ):
@@ -183,6 +185,7 @@ class Seam:
         )
         if recording is not None:
             recording[self.layer.index] = self._states(capture, key, value)
+        self.behind = read_all(capture, past) if past else []
         if not active:
             return output.transpose(1, 2), weights
         merged, kept = compose(capture, active, self.controller.watch_at(self.layer.index))
@@ -219,9 +222,9 @@ class Seam:
                 f"the attention of {self.layer.name} ({type(self.layer.attention).__name__}) did not call "
                 "transformers' attention interface in this pass"
             )
-        merged = self._merge(self.attention_site, "attention_output", output, self.hidden)
+        merged = self._merge(self.attention_site, "attention_output", output, self.hidden, self.behind)
         self.hidden = self.unrotated = None
-        self.arguments = {}
+        self.arguments, self.behind = {}, []
         return merged
 
     def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -238,8 +241,11 @@ class Seam:
         self.plan = Plan(())
         return merged
 
-    def _merge(self, site: Site, name: str, output: Any, hidden: Tensor | None) -> Any:
-        """Merge the modules of a one-head site into what its host module returned; None leaves it as it is."""
+    def _merge(
+        self, site: Site, name: str, output: Any, hidden: Tensor | None, behind: Sequence[Parts] = ()
+    ) -> Any:
+        """Add what passed the output projection by and merge the modules of a one-head site into what its host module
+        returned; None leaves it as it is."""
         if not self.plan.names:
             return None
         several = isinstance(output, tuple | list)
@@ -247,16 +253,20 @@ class Seam:
         active = site.active(
             self.plan, name, self.entered if first.ndim == 2 and self.entered is not None else first
         )
-        if not active:
+        if not active and not behind:
             return None
         states = self._by_token(first)
-        capture = Capture(
-            output=states[:, None],
-            hidden=None if hidden is None else self._by_token(hidden)[:, None],
-            positions=self.plan.positions,
-        )
         watch = self.controller.watch_at(self.layer.index)
-        merged = compose(capture, active, watch)[0][:, 0].reshape(first.shape)
+        if behind:
+            states = add_behind(states, behind, self.layer.query_heads, watch)
+        if active:
+            capture = Capture(
+                output=states[:, None],
+                hidden=None if hidden is None else self._by_token(hidden)[:, None],
+                positions=self.plan.positions,
+            )
+            states = compose(capture, active, watch)[0][:, 0]
+        merged = states.reshape(first.shape)
         made: Any = getattr(output, "_make", type(output))
         return made((merged, *output[1:])) if several else merged
 

@@ -23,8 +23,11 @@ class Site(nn.Module):
         group: nn.ModuleDict = self.adapters[name]  # type: ignore[assignment]
         group[key] = module
 
-    def active(self, plan: Plan, site: str, like: Tensor) -> list[Active]:
-        """The modules that act at a site under a plan, each with where it acts: booleans (B, 1 or T), or None."""
+    def active(self, plan: Plan, site: str, like: Tensor, projected: bool = True) -> list[Active]:
+        """The modules that act at a site under a plan, each with where it acts: booleans (B, 1 or T), or None.
+
+        projected: those whose `projected` is this.
+        """
         found: list[Active] = []
         for name in plan.names:
             if name in self.adapters:
@@ -32,6 +35,6 @@ class Site(nn.Module):
                 found += [
                     (module, plan.mask(name, module.spec.scope.tokens, like.shape[0], like.device))
                     for module in modules
-                    if module.spec.site == site
+                    if module.spec.site == site and module.spec.projected == projected
                 ]
         return found

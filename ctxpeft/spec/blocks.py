@@ -20,6 +20,8 @@ Place = Literal["before", "content"]
 
 Per = Literal["query_head", "kv_head", "layer", "model"]
 Normalizer = Literal["none", "sum", "softmax"]
+Sign = Literal["positive", "positive_kernel", "signed"]
+Mass = Literal["always", "positive_map", "positive_kernel", "never"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,18 @@ class FeatureMapSpec(BlockSpec):
     """phi: R^d -> R^w, of each token alone.
 
     sign: `positive` if no entry of phi is ever negative; such a map can be normalised and can compete inside.
+    `positive_kernel` if entries may be negative and phi(x)^T phi(y) never is: under such a map kernel slots can, whose
+    mass is a sum of kernels, and a free matrix cannot, whose normaliser weighs the features one by one.
     bounded: whether no entry exceeds 2 in size, whatever x is. learned: whether the kind has parameters. random:
     whether it has buffers that are drawn at build, and saved. The options of a kind can narrow sign and learned down;
-    `is_positive` and `has_parameters` speak of one spec.
+    `is_positive`, `has_positive_kernel` and `has_parameters` speak of one spec.
 
     A map with parameters has one set a `phi_per`. A map without is the same for all heads of a layer, and for the
     queries and keys of kernel slots; a random one is drawn once a layer, or with phi_per `model` once for all layers.
     """
 
     family: ClassVar[str] = "feature_map"
-    sign: ClassVar[Literal["positive", "signed"]] = "signed"
+    sign: ClassVar[Sign] = "signed"
     bounded: ClassVar[bool] = False
     learned: ClassVar[bool] = False
     random: ClassVar[bool] = False
@@ -101,6 +105,14 @@ class FeatureMapSpec(BlockSpec):
     def is_positive(self) -> bool:
         """Whether no entry of phi is ever negative."""
         return self.sign == "positive"
+
+    def has_positive_kernel(self) -> bool:
+        """Whether phi(x)^T phi(y) is never negative, both sides through the same map."""
+        return self.sign == "positive_kernel" or self.is_positive()
+
+    def gives(self, mass: Mass) -> bool:
+        """Whether a memory with such a mass has one under this map."""
+        return self.has_positive_kernel() if mass == "positive_kernel" else self.is_positive()
 
     def has_parameters(self) -> bool:
         """Whether there is anything to learn."""
@@ -172,8 +184,9 @@ class MemorySpec(BlockSpec):
         """Whether the read goes through phi."""
 
     @abstractmethod
-    def mass(self) -> Literal["always", "positive_map", "never"]:
-        """When the read has a mass and can compete inside: always, only under a positive phi, or never."""
+    def mass(self) -> Mass:
+        """When the read has a mass and can compete inside: always, only under a positive phi, only under a phi of
+        positive kernel, or never."""
 
     @abstractmethod
     def normalizers(self) -> tuple[Normalizer, ...]:

@@ -1,8 +1,9 @@
 """A variant as the line one would write on a blackboard: `o ← o + elu(q)ᵀ M`.
 
-Notation: o content output (h the residual stream, e the embedding), L its log-mass, q the query (q̄ before RoPE, x the
-hidden state), K and V slot keys and values, M a matrix, z a positive normaliser, b a vector, g a gate, ρ the weight of
-the memory, σ the logistic function. Each symbol is per head unless the spec shares it.
+Notation: o content output (h the residual stream, e the embedding, y what W_O makes of all heads, cut into as many), L
+its log-mass, q the query (q̄ before RoPE, x the hidden state), K and V slot keys and values, M a matrix, z a positive
+normaliser, b a vector, g a gate, ρ the weight of the memory, σ the logistic function. Each symbol is per head unless
+the spec shares it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def module_equation(module: ModuleSpec) -> str:
 
 
 def _outside(module: ModuleSpec) -> list[str]:
-    o = _output(module)
+    o = _output(module) if module.projected else "y"
     gate, meaning = _gate(module)
     factor = "" if gate == "1" else f"{gate} ⊙ " if module.gate.per_channel() else f"{gate} "
     if module.merge == "scale":
@@ -132,7 +133,8 @@ def _where(module: ModuleSpec) -> str:
         "embeddings": "at the embeddings",
     }
     tokens = {"prompt": "prompt tokens", "generated": "generated tokens"}.get(module.scope.tokens, "")
-    parts = [places.get(module.site, ""), _layers(module.scope), _heads(module.scope), tokens]
+    place = places.get(module.site, "") if module.projected else "behind the output projection"
+    parts = [place, _layers(module.scope), _heads(module.scope), tokens]
     parts = [text for text in parts if text]
     return f"   [{', '.join(parts)}]" if parts else ""
 

@@ -28,9 +28,9 @@ class Row:
 
 def _has_mass(m: ModuleSpec) -> bool:
     mass = m.memory.mass()
-    return mass == "always" or (
-        mass == "positive_map" and m.feature_map is not None and m.feature_map.is_positive()
-    )
+    if mass in ("always", "never"):
+        return mass == "always"
+    return m.feature_map is not None and m.feature_map.gives(mass)
 
 
 TABLE: tuple[Row, ...] = (
@@ -114,6 +114,13 @@ TABLE: tuple[Row, ...] = (
         lambda m: m.merge in ("mix", "scale") and m.gate.kind == "none",
     ),
     Row(
+        "past-the-projection-is-added",
+        "projected",
+        "projected: false adds reads of the heads behind the output projection: it goes with site 'head', placement "
+        "'outside' and merge 'add'",
+        lambda m: not m.projected and (m.placement == "inside" or m.site != "head" or m.merge != "add"),
+    ),
+    Row(
         "feature-map-required",
         "feature_map",
         "this memory is read through a feature map: give feature_map: {kind: ...}",
@@ -128,8 +135,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "inside-needs-mass",
         "feature_map.kind",
-        "placement 'inside' needs a mass: a positive feature map (elu gives 22 % negative masses), slots with "
-        "score 'softmax', or a vector",
+        "placement 'inside' needs a mass: a positive feature map (elu gives 22 % negative masses), kernel slots under "
+        "a map of positive kernel (taylor, rebased), slots with score 'softmax' or 'norga', or a vector",
         lambda m: m.placement == "inside" and not _has_mass(m),
     ),
     Row(
@@ -152,7 +159,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "sum-needs-positive-map",
         "normalizer",
-        "normalizer 'sum' divides by phi(q)^T z and needs a positive feature map",
+        "normalizer 'sum' divides by phi(q)^T z and needs a positive feature map; kernel slots divide by the sum of "
+        "phi(q)^T phi(k) and need one of positive kernel (taylor and rebased are)",
         lambda m: m.normalizer == "sum" and not _has_mass(m),
     ),
     Row(
@@ -283,7 +291,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "demonstrations-fill-a-matrix",
         "memory.init",
-        "init 'demonstrations' compiles a full matrix at site 'head', asked with the 'rotated' or 'unrotated' query",
+        "init 'demonstrations' compiles a full matrix at site 'head', asked with the 'rotated' or 'unrotated' query "
+        "and projected with the heads",
         lambda m: (
             _init(m) == "demonstrations"
             and not (
@@ -292,6 +301,7 @@ TABLE: tuple[Row, ...] = (
                 and m.site == "head"
                 and m.query.source in ("rotated", "unrotated")
                 and getattr(m.memory, "per", None) != "model"
+                and m.projected
             )
         ),
     ),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ctxpeft.spec.base import Domain, Spec
+from ctxpeft.spec.base import Domain, Later, Spec
 from ctxpeft.spec.blocks import FeatureMap, Gate, Memory, MemorySpec, Normalizer, Per
 from ctxpeft.spec.legality import TABLE
 from ctxpeft.spec.query import QuerySpec, Source
@@ -39,6 +39,9 @@ class ModuleSpec(Spec):
     placement inside: the memory joins the softmax over the content (merge `compete`, or `compete_length`, which
     adds log(number of visible content keys) + b_h to its log-mass; `length_bias` is the initial b_h).
     placement outside: o + g r (`add`), (1-g) o + g r (`mix`), g o (`scale`, no memory).
+    projected: whether what is added at the heads goes with them through the host's output projection, W_O (o + g r).
+    Past it, the reads of all heads stand side by side behind it, W_O o + g r, and must together be as wide as the
+    hidden state.
     Left out, `merge`, `normalizer` and `query.source` take the only or usual value of their placement, memory
     and site.
     """
@@ -54,6 +57,7 @@ class ModuleSpec(Spec):
     gate: Gate = Field(default_factory=lambda: {"kind": "none"})  # type: ignore[assignment]
     length_bias: Annotated[float, Domain(-8.0, 2.0)] = 0.0
     scope: Scope = Scope()
+    projected: Annotated[bool, Later()] = True
 
     @field_validator("memory", "gate", "feature_map", mode="before")
     @classmethod

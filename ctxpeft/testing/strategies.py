@@ -75,6 +75,7 @@ def modules(draw: st.DrawFn) -> ModuleSpec:
         memory = _unplaced(memory)
     return ModuleSpec.model_validate(
         {
+            "projected": inside or site != "head" or merge != "add" or draw(st.booleans()),
             "placement": "inside" if inside else "outside",
             "merge": merge,
             "site": site,
@@ -128,7 +129,7 @@ def _feature_maps(memory: MemorySpec, inside: bool) -> st.SearchStrategy[Feature
     if memory.feature_map_use() == "forbidden":
         return st.none()
     maps = blocks("feature_map")
-    return maps.filter(lambda phi: phi.is_positive()) if inside and memory.mass() == "positive_map" else maps
+    return maps.filter(lambda phi: phi.gives(memory.mass())) if inside else maps
 
 
 def _merges(memory: MemorySpec, inside: bool) -> tuple[str, ...]:
@@ -140,8 +141,8 @@ def _merges(memory: MemorySpec, inside: bool) -> tuple[str, ...]:
 def _normalizers(memory: MemorySpec, phi: FeatureMapSpec | None, inside: bool) -> list[str | None]:
     if inside:
         return [None, "none"]
-    positive = memory.mass() == "always" or (phi is not None and phi.is_positive())
-    legal = [n for n in memory.normalizers() if n != "sum" or positive]
+    has_mass = memory.mass() == "always" or (phi is not None and phi.gives(memory.mass()))
+    legal = [n for n in memory.normalizers() if n != "sum" or has_mass]
     return [*legal, None] if memory.normalizers()[0] in legal else list(legal)
 
 

@@ -15,16 +15,13 @@ from tests.adapters.peft_folders import (
     COUNT,
     IDS,
     MASKS,
-    METHODS,
-    MODELS,
+    PAIRS,
     PROMPTS,
+    assert_same_logits,
     generated,
-    logits,
-    refusal,
     saved,
 )
 
-PAIRS = [(m, f) for m in METHODS for f in MODELS if refusal(m, f) is None]
 SLOTS = {"kind": "slots", "count": COUNT, "init": {"kind": "normal", "std": 0.7}}
 PROMPT = {**SLOTS, "parameterization": {"kind": "prompt"}}
 PROJECTED = {**SLOTS, "parameterization": {"kind": "frozen_projection"}}
@@ -57,9 +54,7 @@ def check(handle, family, folder, **options):
     loaded = theirs(family, folder, **options)
     method = "prompt-tuning" if is_prompt(folder) else "other"
     for mask in MASKS.values():
-        ours = model(IDS, attention_mask=mask).logits[mask.bool()]
-        found = logits(loaded, method, IDS, mask)[mask.bool()]
-        assert torch.allclose(ours, found, atol=1e-5 * float(found.abs().max()), rtol=0)
+        assert_same_logits(model, loaded, method, mask)
     assert torch.equal(generated(model, IDS, MASKS["none"]), generated(loaded, IDS, MASKS["none"]))
 
 
@@ -107,17 +102,22 @@ VARIANTS = {
         {**SLOTS, "parameterization": {"kind": "frozen_projection", "hidden": 4}}, gate={"kind": "none"}
     ),
 }
+OUTSIDE = ("llama-adapter", "last", "non-linear")
+BEHIND = {
+    f"{name}-behind": {**VARIANTS[name], "modules": [{**VARIANTS[name]["modules"][0], "projected": False}]}
+    for name in OUTSIDE
+}
 ABSOLUTE = ("offset", "auto", "frozen", "one-set", "prompt", "encoded")
 OURS = [
     *[(v, "llama") for v in VARIANTS],
-    *[(v, "qwen3") for v in VARIANTS if v not in ("llama-adapter", "last", "non-linear")],
-    *[(v, "gpt2") for v in ABSOLUTE],
+    *[(v, "qwen3") for v in VARIANTS if v not in OUTSIDE],
+    *[(v, "gpt2") for v in (*ABSOLUTE, *BEHIND)],
 ]
 
 
 @pytest.mark.parametrize(("variant", "family"), OURS)
 def test_trained_here_served_by_peft(tmp_path, variant, family):
-    handle = ctxpeft.attach(tiny_model(family), VARIANTS[variant], seed=0)
+    handle = ctxpeft.attach(tiny_model(family), (VARIANTS | BEHIND)[variant], seed=0)
     perturb(handle)
     check(handle, family, tmp_path / "out")
 
@@ -153,8 +153,9 @@ REFUSED = [
     ("llama", "llama-adapter", "one gate a layer"),
     ("llama", outside(scope={"layers": [0]}), "acts in the last layers"),
     ("llama", outside(memory={**PROJECTED, "position": "before"}), "position 'raw'"),
-    ("qwen3", outside(), "for llama and mistral models only, this is 'qwen3'"),
-    ("gpt2", outside(), "behind their output projection"),
+    ("qwen3", outside(), "for llama, mistral, gpt2 models only, this is 'qwen3'"),
+    ("gpt2", outside(), "behind the output projection, past it: projected: false"),
+    ("llama", outside(projected=False), "through the output projection: projected: true"),
     (
         "gpt2",
         inside(),

@@ -71,3 +71,12 @@ def test_who_is_positive():
         "square",
         "squared_relu",
     }
+
+
+def test_who_has_a_positive_kernel():
+    """Under whose kernel slots can be normalised and compete inside although features are signed."""
+    found = {kind for kind, cls in kinds("feature_map").items() if cls().has_positive_kernel()}
+    assert found - {kind for kind, cls in kinds("feature_map").items() if cls().is_positive()} == {
+        "rebased",
+        "taylor",
+    }

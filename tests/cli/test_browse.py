@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import ctxpeft
 from ctxpeft.data import mini_model_path
 from ctxpeft.shipped import shipped_file, shipped_names
+from ctxpeft.spec.blocks import Sign
 from ctxpeft.spec.registry import families, kinds
 from ctxpeft.spec.schema import variant_schema
 from tests.cli.running import run
@@ -105,7 +107,7 @@ def test_ls_blocks(capsys: Capture) -> None:
     rows = run(capsys, "ls", "blocks", "--json").result["blocks"]
     listed = {(row["family"], row["kind"]) for row in rows}
     assert listed == {(family, kind) for family in families() for kind in kinds(family)}
-    assert all(row["sign"] in ("positive", "signed") for row in rows if row["family"] == "feature_map")
+    assert all(row["sign"] in get_args(Sign) for row in rows if row["family"] == "feature_map")
     assert run(capsys, "ls", "blocks").out.splitlines()[0] == families()[0]
 
 

@@ -20,7 +20,14 @@ SCOPED = {
     ],
 }
 BOTH = {"name": "both", "modules": [MIXED["modules"][0], MIXED["modules"][2]]}
-CASES = {**VARIANTS, "scoped": SCOPED, "both": BOTH, "prompt-tuning": "prompt-tuning"}
+BEHIND = {"name": "behind", "modules": [{**MIXED["modules"][2], "projected": False}]}
+CASES = {
+    **VARIANTS,
+    "scoped": SCOPED,
+    "both": BOTH,
+    "behind": BEHIND,
+    "prompt-tuning": "prompt-tuning",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +63,7 @@ def compiled(model, backend="eager"):
         ("llama", "scoped"),
         ("gemma3_text", "prefix-tuning"),
         ("gpt2", "mixed"),
+        ("gpt2", "behind"),
         ("llama", "prompt-tuning"),
     ],
 )

@@ -61,6 +61,10 @@ def test_shipped(name: str, equation: str) -> None:
         ),
         ({"placement": "inside", "memory": {"kind": "vector"}}, "o ← (1 − ρ) o + ρ b, ρ = σ(l − L), l = ζ"),
         ({"placement": "outside", "memory": {"kind": "vector"}}, "o ← o + b"),
+        (
+            {"placement": "outside", "memory": SLOTS, "gate": {"kind": "scalar"}, "projected": False},
+            "y ← y + g softmax(q Kᵀ/√d) V, g = tanh(a)   [behind the output projection]",
+        ),
         ({"placement": "outside", "memory": {"kind": "slots", "score": "relu"}}, "o ← o + relu(q Kᵀ/√d) V"),
         (
             {
@@ -134,7 +138,7 @@ def test_feature_maps(feature_map: dict[str, Any], phi: str) -> None:
 @given(modules())
 def test_every_legal_module_has_one(module: ModuleSpec) -> None:
     equation = module_equation(module)
-    merged = {"residual": "h", "embeddings": "e"}.get(module.site, "o")
+    merged = {"residual": "h", "embeddings": "e"}.get(module.site, "o" if module.projected else "y")
     assert equation.startswith(f"{merged} ← ")
     assert "None" not in equation
     assert equation.count("(") == equation.count(")")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "scale-has-no-memory": {**OUTSIDE, "merge": "scale", "gate": SCALAR},
     "no-memory-only-scales": {"placement": "outside", "memory": {"kind": "none"}},
     "scale-and-mix-need-a-gate": {**OUTSIDE, "merge": "mix"},
+    "past-the-projection-is-added": {**INSIDE, "projected": False},
     "feature-map-required": {"placement": "outside", "memory": MATRIX},
     "feature-map-forbidden": {**INSIDE, "feature_map": RELU},
     "inside-needs-mass": {"placement": "inside", "memory": MATRIX, "feature_map": ELU},
@@ -112,9 +114,17 @@ BROKEN: dict[str, dict[str, Any]] = {
     },
 }
 
+KERNEL = {"kind": "slots", "score": "kernel"}
+TAYLOR = {"kind": "taylor", "width": None}
+REBASED = {"kind": "rebased"}
+SIGNED = ({"kind": "elu"}, TAYLOR, REBASED, {"kind": "film", "base": {"kind": "relu"}})
 LEGAL: list[dict[str, Any]] = [
     INSIDE,
     OUTSIDE,
+    {**OUTSIDE, "projected": False},
+    {"placement": "inside", "memory": KERNEL, "feature_map": TAYLOR},
+    {"placement": "inside", "memory": KERNEL, "feature_map": REBASED, "phi_per": "kv_head"},
+    {"placement": "outside", "memory": KERNEL, "feature_map": TAYLOR, "normalizer": "sum"},
     {"placement": "inside", "memory": {**PROMPT, "init": {"kind": "vocabulary"}}},
     {**INSIDE, "memory": {**SLOTS, "position": "before"}},
     {**INSIDE, "merge": "compete_length", "length_bias": -1.0},
@@ -170,6 +180,25 @@ def test_refused_with_reason_and_key(row: Any) -> None:
 @pytest.mark.parametrize("module", LEGAL, ids=str)
 def test_legal(module: dict[str, Any]) -> None:
     assert len(load_variant({"name": "x", "modules": [module]}).modules) == 1
+
+
+@pytest.mark.parametrize("feature_map", SIGNED, ids=lambda phi: phi["kind"])
+@pytest.mark.parametrize(
+    "how", [{"placement": "inside"}, {"placement": "outside", "normalizer": "sum"}], ids=str
+)
+def test_a_positive_kernel_is_enough_for_slots_and_not_for_a_matrix(
+    feature_map: dict[str, Any], how: dict[str, Any]
+) -> None:
+    """A matrix weighs features one by one, so it needs positive ones; slots need a positive sum of products."""
+    data = {**how, "feature_map": feature_map, "phi_per": "kv_head"}
+    row = "inside-needs-mass" if how["placement"] == "inside" else "sum-needs-positive-map"
+    reason = next(r.reason for r in TABLE if r.id == row)
+    memories = [MATRIX, KERNEL] if feature_map["kind"] == "elu" else [MATRIX]
+    for memory in memories:
+        with pytest.raises(SpecError, match=re.escape(reason)):
+            load_variant({"name": "x", "modules": [{**data, "memory": memory}]})
+    if KERNEL not in memories:
+        assert load_variant({"name": "x", "modules": [{**data, "memory": KERNEL}]}).modules[0].needs_mass()
 
 
 @pytest.mark.parametrize(

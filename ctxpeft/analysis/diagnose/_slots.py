@@ -19,7 +19,8 @@ from ctxpeft.hosts.handle import Handle
 def slots(handles: dict[str, Handle], tokenizer: Any, top: int = 5) -> Diagnosis:
     """For every slot, the tokens whose unembedding is nearest to what its value adds to the residual stream.
 
-    The value goes through the host's output projection, all query heads reading it at once; nearness is the cosine.
+    The value goes through the host's output projection (or past it, as the module says), all query heads reading it at
+    once; nearness is the cosine.
     The norms of key and value are given beside. Slots that are virtual tokens of the input are left out: their keys and
     values exist in a forward pass only.
     """
@@ -35,7 +36,9 @@ def slots(handles: dict[str, Handle], tokenizer: Any, top: int = 5) -> Diagnosis
                 continue
             host = layers[layer]
             key, value = module.memory.slots(Capture(output=torch.empty(0), project_kv=host.project_kv))
-            said = host.output_projection()(_of_query_heads(module, value, host.query_heads))
+            said = _of_query_heads(module, value, host.query_heads)
+            if module.spec.projected:
+                said = host.output_projection()(said)
             near = functional.normalize(said.float(), dim=-1) @ words.T
             for slot in range(key.shape[1]):
                 best = near[slot].topk(min(top, near.shape[1])).indices.tolist()

@@ -15,7 +15,8 @@ from ctxpeft.spec.registry import Kinds
 class Film(FeatureMapSpec):
     """A learned code γ of one number a feature, multiplied with another map; at the start it is that map.
 
-    Signed whatever the base, because a code may become negative. `base` is any map that is not made of another one;
+    Signed whatever the base, because a code may become negative; over a positive base the kernel Σ γᵢ² φᵢ(q) φᵢ(k) is
+    positive. `base` is any map that is not made of another one;
     its own parameters, if it has any, are learned too. A base without parameters is shared by all codes of a layer.
     """
 
@@ -31,6 +32,9 @@ class Film(FeatureMapSpec):
 
     def out_width(self, width: int) -> int:
         return self.base.out_width(width)
+
+    def has_positive_kernel(self) -> bool:
+        return self.base.is_positive()
 
     def build(self, width: int, groups: int) -> nn.Module:
         shared = groups if self.base.has_parameters() else 1

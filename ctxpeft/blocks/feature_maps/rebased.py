@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight, quadratic
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec
+from ctxpeft.spec.blocks import FeatureMapSpec, Sign
 
 EPS = 1e-5
 
@@ -20,12 +20,14 @@ EPS = 1e-5
 class Rebased(FeatureMapSpec):
     """φ(q)ᵀφ(k) = (yᵀz)² / r of the layer-normed, affinely moved query y and key z: unlike taylor's, it can be zero.
 
+    Features are signed and the kernel, a square, is not.
     W is a learned projection to r = `width`; null leaves it out, then r = d. γ starts at 1 and β at 0. phi has
     r (r + 1) / 2 entries.
     """
 
     cites: ClassVar[str] = "ReBased, arXiv:2402.10644"
     equation: ClassVar[str] = "[yᵢ², √2 yᵢ yⱼ (i < j)] / √r, y = γ ⊙ norm(x W) + β"
+    sign: ClassVar[Sign] = "positive_kernel"
     learned: ClassVar[bool] = True
     kind: Literal["rebased"] = "rebased"
     width: Annotated[int, Field(ge=1), Domain(1, 32, log=True)] | None = 16

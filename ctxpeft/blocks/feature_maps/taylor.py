@@ -10,18 +10,20 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight, quadratic
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec
+from ctxpeft.spec.blocks import FeatureMapSpec, Sign
 
 
 class Taylor(FeatureMapSpec):
     """φ(q)ᵀφ(k) = 1 + t + t²/2 exactly, with t = (q W)ᵀ(k W) / √r and W a learned projection to r = `width`.
 
+    Features are signed and the kernel is not: it is ((1 + t)² + 1)/2, at least 1/2.
     width: null leaves the projection out; then r = d, t = qᵀk / √d, and nothing is learned. phi has
     1 + r + r (r + 1) / 2 entries: 153 for r = 16, 2,145 for r = 64.
     """
 
     cites: ClassVar[str] = "Based, arXiv:2402.18668"
     equation: ClassVar[str] = "[1, y, yᵢ² / √2, yᵢ yⱼ (i < j)], y = x W / r^(1/4)"
+    sign: ClassVar[Sign] = "positive_kernel"
     learned: ClassVar[bool] = True
     kind: Literal["taylor"] = "taylor"
     width: Annotated[int, Field(ge=1), Domain(1, 32, log=True)] | None = 16

@@ -13,7 +13,7 @@ from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Mass, MemorySpec, Normalizer, Per, SiteShape
 
 
 class Edit(MemorySpec):
@@ -32,7 +32,7 @@ class Edit(MemorySpec):
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "forbidden"
 
-    def mass(self) -> Literal["always", "positive_map", "never"]:
+    def mass(self) -> Mass:
         return "never"
 
     def normalizers(self) -> tuple[Normalizer, ...]:

@@ -14,7 +14,7 @@ from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, Mass, MemorySpec, Normalizer, Per, SiteShape
 
 
 class Matrix(MemorySpec):
@@ -41,7 +41,7 @@ class Matrix(MemorySpec):
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "required"
 
-    def mass(self) -> Literal["always", "positive_map", "never"]:
+    def mass(self) -> Mass:
         return "positive_map"
 
     def normalizers(self) -> tuple[Normalizer, ...]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from ctxpeft.spec.blocks import FeatureMapSpec, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Mass, MemorySpec, Normalizer, Per, SiteShape
 
 
 class NoMemory(MemorySpec):
@@ -19,7 +19,7 @@ class NoMemory(MemorySpec):
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "forbidden"
 
-    def mass(self) -> Literal["always", "positive_map", "never"]:
+    def mass(self) -> Mass:
         return "never"
 
     def normalizers(self) -> tuple[Normalizer, ...]:

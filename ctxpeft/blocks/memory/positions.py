@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, Mass, MemorySpec, Normalizer, Per, SiteShape
 
 
 class Positions(MemorySpec):
@@ -31,7 +31,7 @@ class Positions(MemorySpec):
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "forbidden"
 
-    def mass(self) -> Literal["always", "positive_map", "never"]:
+    def mass(self) -> Mass:
         return "never"
 
     def normalizers(self) -> tuple[Normalizer, ...]:

@@ -15,10 +15,23 @@ from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
 from ctxpeft.blocks.parameterizations.frozen import FrozenFirst
 from ctxpeft.spec.base import Domain, Later
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Parameterization, Per, SiteShape
+from ctxpeft.spec.blocks import (
+    FeatureMapSpec,
+    Init,
+    Mass,
+    MemorySpec,
+    Normalizer,
+    Parameterization,
+    Per,
+    SiteShape,
+)
 
-Mass = Literal["always", "positive_map", "never"]
-MASS: dict[str, Mass] = {"softmax": "always", "norga": "always", "kernel": "positive_map", "relu": "never"}
+MASS: dict[str, Mass] = {
+    "softmax": "always",
+    "norga": "always",
+    "kernel": "positive_kernel",
+    "relu": "never",
+}
 NORMALIZERS: dict[str, tuple[Normalizer, ...]] = {
     "softmax": ("softmax",),
     "norga": ("softmax",),
@@ -32,7 +45,8 @@ class Slots(MemorySpec):
 
     softmax: n = sum_j e^{s_j} v_j, m = sum_j e^{s_j}, s_j = scaling q'^T k_j with the host's own scaling and softcap.
     norga: the same with s_j + alpha tanh(tau s_j) for s_j, alpha and tau learned and 1 at the start (NoRGa).
-    kernel: the same with phi(q')^T phi(k_j) for e^{s_j}. relu: n = sum_j relu(scaling q'^T k_j) v_j, no mass.
+    kernel: the same with phi(q')^T phi(k_j) for e^{s_j}; with a mass that is 0 where rounding puts it below. relu: n =
+    sum_j relu(scaling q'^T k_j) v_j, no mass.
     init fills keys and values; value_init, where given, the values.
     frozen: so many more slots come first and stay as they began (1 keeps an attention sink, Cartridges).
     gated: every query token scales the keys and values of each slot by its own gate, lambda sigmoid(w_j^T x + c_j),
@@ -152,11 +166,11 @@ class SlotMemory(MemoryModule):
 
     def _by_kernel(self, x: Tensor, key: Tensor, value: Tensor) -> Read:
         weight = torch.einsum("bgnw,gpw->bgnp", x, key.expand(x.shape[1], -1, -1))
-        n = torch.einsum("bgnp,gpv->bgnv", weight, value)
         if not self.needs_mass:
-            return Read(n)
+            return Read(torch.einsum("bgnp,gpv->bgnv", weight, value))
+        weight = weight.clamp_min(0)
         m = weight.sum(-1)
-        return Read(n, m, torch.zeros_like(m))
+        return Read(torch.einsum("bgnp,gpv->bgnv", weight, value), m, torch.zeros_like(m))
 
     def deployed_parameters(self) -> int:
         slots: int = self.slots.deployed_parameters()  # type: ignore[operator]

@@ -25,6 +25,7 @@ MODULE_ORDER = (
     "gate",
     "length_bias",
     "scope",
+    "projected",
 )
 
 
