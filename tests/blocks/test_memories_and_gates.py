@@ -2,7 +2,9 @@
 
 import pytest
 
+from ctxpeft.errors import HostError
 from ctxpeft.testing.gates import GateConformance
+from ctxpeft.testing.heads import Heads
 from ctxpeft.testing.memories import MemoryConformance
 
 ELU, ELU1 = {"kind": "elu"}, {"kind": "elu_plus_one"}
@@ -50,6 +52,12 @@ MEMORIES = {
         "feature_map": {"kind": "hedgehog"},
         "phi_per": "kv_head",
         "memory": {**SLOTS, "score": "kernel"},
+    },
+    "slots-kernel-taylor": {
+        "placement": "outside",
+        "feature_map": {"kind": "taylor", "width": None},
+        "memory": {**SLOTS, "score": "kernel"},
+        "normalizer": "sum",
     },
     "slots-relu": {"placement": "outside", "memory": {**SLOTS, "score": "relu", "per": "layer"}},
     "slots-mlp": {
@@ -105,6 +113,14 @@ class TestMemories(MemoryConformance):
     @pytest.fixture(autouse=True)
     def _module_of_name(self, name):
         self.module = MEMORIES[name]
+
+
+def test_an_edit_of_more_than_there_is():
+    heads = Heads.random(0, 1, kv_heads=1, repeat=1, tokens=2, width=4, value_width=4, mask="causal")
+    with pytest.raises(HostError, match="rank 8 is more than the width 4"):
+        heads.module({"placement": "outside", "memory": {"kind": "edit", "rank": 8}})
+    with pytest.raises(HostError, match="5 wide and 4 do not fit"):
+        heads.module({"placement": "outside", "query": {"source": "hidden"}, "memory": {"kind": "edit"}})
 
 
 @pytest.mark.parametrize("name", list(GATES))

@@ -105,3 +105,25 @@ def test_a_query_that_sees_nothing_at_all(name: str, dtype: torch.dtype) -> None
     for tensor in (capture.rotated, *built.parameters()):
         assert tensor.grad is not None
         assert bool(torch.isfinite(tensor.grad).all())
+
+
+@pytest.mark.parametrize("kind", ["taylor", "rebased"])
+def test_what_rounding_leaves_below_zero(kind: str) -> None:
+    """A kernel that is positive as a sum of signed products is no less in single precision: a mass stays a mass."""
+    heads = Heads.random(0, 1, kv_heads=4, repeat=1, tokens=1, width=8, value_width=3, mask="causal")
+    module = {
+        "placement": "inside",
+        "phi_per": "query_head",
+        "feature_map": {"kind": kind, "width": None},
+        "memory": {**SLOTS, "count": 1, "per": "query_head", "init": {"kind": "normal", "std": 100.0}},
+    }
+    torch.manual_seed(0)
+    built = ContextModule(ModuleSpec.model_validate(module), replace(heads.shape(), dtype=torch.float32))
+    query = 100 * torch.randn(1, 4, 2**14, 8)
+    read, _ = built.read(Capture(output=query, rotated=query))
+    phi: Any = built.feature_map
+    slots: Any = built.memory.slots
+    kernel = phi(query) @ phi(slots.key).transpose(1, 2)
+    assert read.m is not None
+    assert float(kernel.detach().min()) < 0
+    assert float(read.m.detach().min()) == 0

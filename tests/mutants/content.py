@@ -1,0 +1,73 @@
+"""Mistakes in what is known of the content's softmax: L and the visible keys."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+FUSED = ("tests/hosts/test_fused.py",)
+CONTENT = ("tests/hosts/test_content.py",)
+READ = "hosts/content.py"
+
+MUTANTS = (
+    Mutant(
+        "gradient of the fused mass dropped",
+        "hosts/fused.py",
+        "(dmass / norm.clamp_min",
+        "(0 * dmass / norm.clamp_min",
+        FUSED,
+    ),
+    Mutant(
+        "fused rows that see nothing",
+        "hosts/fused.py",
+        "mass.masked_fill(~visible.any(-1), -torch.inf)",
+        "mass",
+        FUSED,
+    ),
+    Mutant(
+        "fused mask dropped",
+        "hosts/fused.py",
+        "additive = additive[..., : key.shape[2]].to(query.dtype)",
+        "additive = None",
+        FUSED,
+    ),
+    Mutant(
+        "keys of other heads in the fused kernel",
+        "hosts/fused.py",
+        "t.repeat_interleave(repeat, 1)",
+        "t.repeat(1, repeat, 1, 1)",
+        FUSED,
+    ),
+    Mutant("mask off by one", READ, ".tril()", ".tril(-1)", CONTENT),
+    Mutant(
+        "padding counted in the mass",
+        READ,
+        "score = score.masked_fill(~visible, -torch.inf)",
+        "pass",
+        CONTENT,
+    ),
+    Mutant(
+        "padding counted as keys",
+        READ,
+        "return visible.sum(-1)",
+        "return visible.sum(-1) * 0 + visible.shape[-1]",
+        CONTENT,
+    ),
+    Mutant("missing sink", READ, 'sinks = self.options.get("s_aux")', "sinks = None", CONTENT),
+    Mutant(
+        "content softcap forgotten", READ, "score = torch.tanh(score / softcap) * softcap", "pass", CONTENT
+    ),
+    Mutant(
+        "content scaling forgotten",
+        READ,
+        "self.query.shape[-1] ** -0.5 if told is None else told",
+        "1.0",
+        CONTENT,
+    ),
+    Mutant(
+        "queries of other kv heads in the mass",
+        READ,
+        "score = score.reshape(batch, heads, tokens, length)",
+        "score = score.reshape(batch, tokens, heads, length).transpose(1, 2)",
+        CONTENT,
+    ),
+)
