@@ -1,55 +1,70 @@
 """The equations of whole methods, one query at a time, to be read and to be compared with.
 
-Per head: q (T, d), k (S, d), v (S, dv) of the content, `visible` (T, S) booleans, a the scaling.
-Shapes never carry a batch or a head: that is the point.
+Shapes never carry a batch or several heads: that is the point.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def content_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float) -> tuple[Tensor, Tensor]:
+class Head(NamedTuple):
+    """One query head of one row: its queries q (T, d), its content k (S, d) and v (S, dv), `visible` (T, S) booleans,
+    the scaling a. row: of the batch. number: of the query head. kv: of its kv head."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    visible: Tensor
+    a: float
+    row: int = 0
+    number: int = 0
+    kv: int = 0
+
+
+def content_attention(head: Head) -> tuple[Tensor, Tensor]:
     """o_i = sum_j softmax_j(a q_i k_j) v_j and L_i = log sum_j e^(a q_i k_j), over visible j. (T, dv), (T,)."""
     outputs, masses = [], []
-    for i in range(len(q)):
-        score = a * (k[visible[i]] @ q[i])
+    for i in range(len(head.q)):
+        score = head.a * (head.k[head.visible[i]] @ head.q[i])
         masses.append(torch.logsumexp(score, 0))
-        outputs.append(torch.softmax(score, 0) @ v[visible[i]])
+        outputs.append(torch.softmax(score, 0) @ head.v[head.visible[i]])
     return torch.stack(outputs), torch.stack(masses)
 
 
-def prefix_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, slot_k: Tensor, slot_v: Tensor
-) -> Tensor:
+def prefix_attention(head: Head, slot_k: Tensor, slot_v: Tensor) -> Tensor:
     """Prefix-Tuning, arXiv:2101.00190: slots before the content, one softmax. slot_k (P, d), slot_v (P, dv)."""
-    always = torch.ones(len(q), len(slot_k), dtype=torch.bool)
-    joined, _ = content_attention(
-        q, torch.cat([slot_k, k]), torch.cat([slot_v, v]), torch.cat([always, visible], 1), a
+    always = torch.ones(len(head.q), len(slot_k), dtype=torch.bool)
+    joined = head._replace(
+        k=torch.cat([slot_k, head.k]),
+        v=torch.cat([slot_v, head.v]),
+        visible=torch.cat([always, head.visible], 1),
     )
-    return joined
+    return content_attention(joined)[0]
 
 
-def tradeoff_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, slot_k: Tensor, slot_v: Tensor
-) -> Tensor:
+def tradeoff_attention(head: Head, slot_k: Tensor, slot_v: Tensor) -> Tensor:
     """The same function as (1 - alpha_i) o_i + sum_j alpha_ij v'_j, arXiv:2506.13674, eq. 3."""
-    o, _ = content_attention(q, k, v, visible, a)
+    o, _ = content_attention(head)
     rows = []
-    for i in range(len(q)):
-        slot, content = torch.exp(a * slot_k @ q[i]), torch.exp(a * k[visible[i]] @ q[i])
+    for i in range(len(head.q)):
+        slot = torch.exp(head.a * slot_k @ head.q[i])
+        content = torch.exp(head.a * head.k[head.visible[i]] @ head.q[i])
         alpha = slot / (slot.sum() + content.sum())
         rows.append((1 - alpha.sum()) * o[i] + alpha @ slot_v)
     return torch.stack(rows)
 
 
-def moved_out(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, constant: float) -> Tensor:
+def moved_out(head: Head, slot_k: Tensor, slot_v: Tensor, constant: float) -> Tensor:
     """(1 - lambda) o_i + lambda softmax(a q_i K_s) V_s with a constant lambda, arXiv:2506.13674, eq. 4."""
+    o, _ = content_attention(head)
     return torch.stack(
         [
-            (1 - constant) * o[i] + constant * torch.softmax(a * slot_k @ q[i], 0) @ slot_v
-            for i in range(len(q))
+            (1 - constant) * o[i] + constant * torch.softmax(head.a * slot_k @ head.q[i], 0) @ slot_v
+            for i in range(len(o))
         ]
     )
 
@@ -90,66 +105,49 @@ def kernel_slots(o: Tensor, log_mass: Tensor, phi_q: Tensor, phi_k: Tensor, slot
     return torch.stack(rows)
 
 
-def llama_adapter(o: Tensor, q: Tensor, a: float, slot_k: Tensor, slot_v: Tensor, gate: Tensor) -> Tensor:
+def llama_adapter(head: Head, slot_k: Tensor, slot_v: Tensor, gate: Tensor) -> Tensor:
     """o_i + tanh(g) softmax(a q_i K_s) V_s, arXiv:2303.16199."""
+    o, _ = content_attention(head)
     return torch.stack(
-        [o[i] + torch.tanh(gate) * (torch.softmax(a * slot_k @ q[i], 0) @ slot_v) for i in range(len(o))]
+        [
+            o[i] + torch.tanh(gate) * (torch.softmax(head.a * slot_k @ head.q[i], 0) @ slot_v)
+            for i in range(len(o))
+        ]
     )
 
 
-def length_compensated(
-    o: Tensor,
-    log_mass: Tensor,
-    count: Tensor,
-    q: Tensor,
-    a: float,
-    slot_k: Tensor,
-    slot_v: Tensor,
-    bias: Tensor,
-) -> Tensor:
+def length_compensated(head: Head, slot_k: Tensor, slot_v: Tensor, bias: Tensor) -> Tensor:
     """(1 - rho_i) o_i + rho_i r_i, rho_i = sigmoid(l_i + log n_i + b - L_i), n_i the content keys query i sees."""
+    o, log_mass = content_attention(head)
+    count = head.visible.sum(-1).to(o.dtype)
     rows = []
     for i in range(len(o)):
-        score = a * slot_k @ q[i]
+        score = head.a * slot_k @ head.q[i]
         rho = torch.sigmoid(torch.logsumexp(score, 0) + torch.log(count[i]) + bias - log_mass[i])
         rows.append((1 - rho) * o[i] + rho * (torch.softmax(score, 0) @ slot_v))
     return torch.stack(rows)
 
 
-def norga_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    visible: Tensor,
-    a: float,
-    slot_k: Tensor,
-    slot_v: Tensor,
-    alpha: Tensor,
-    tau: Tensor,
-) -> Tensor:
+def norga_attention(head: Head, slot_k: Tensor, slot_v: Tensor, alpha: Tensor, tau: Tensor) -> Tensor:
     """One softmax over slots of score s + alpha tanh(tau s), s = a q_i k_j, and the content; arXiv:2405.14124."""
     rows = []
-    for i in range(len(q)):
-        s = a * slot_k @ q[i]
-        weights = torch.softmax(torch.cat([s + alpha * torch.tanh(tau * s), a * k[visible[i]] @ q[i]]), 0)
-        rows.append(weights @ torch.cat([slot_v, v[visible[i]]]))
+    for i in range(len(head.q)):
+        s = head.a * slot_k @ head.q[i]
+        rows.append(_one_softmax(head, i, s + alpha * torch.tanh(tau * s), slot_v))
     return torch.stack(rows)
 
 
-def adaptive_prefix(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    visible: Tensor,
-    a: float,
-    slot_k: Tensor,
-    slot_v: Tensor,
-    gates: Tensor,
-) -> Tensor:
+def adaptive_prefix(head: Head, slot_k: Tensor, slot_v: Tensor, gates: Tensor) -> Tensor:
     """Query i attends to slots (g_ij k_j, g_ij v_j) and the content in one softmax; gates (T, P). arXiv:2305.15212."""
     rows = []
-    for i in range(len(q)):
-        keys = torch.cat([gates[i][:, None] * slot_k, k[visible[i]]])
-        values = torch.cat([gates[i][:, None] * slot_v, v[visible[i]]])
-        rows.append(torch.softmax(a * keys @ q[i], 0) @ values)
+    for i in range(len(head.q)):
+        key, value = gates[i][:, None] * slot_k, gates[i][:, None] * slot_v
+        rows.append(_one_softmax(head, i, head.a * key @ head.q[i], value))
     return torch.stack(rows)
+
+
+def _one_softmax(head: Head, i: int, score: Tensor, value: Tensor) -> Tensor:
+    """What query i reads of slots with this score (P,) and value (P, dv) and of the content it sees, (dv,)."""
+    seen = head.visible[i]
+    weights = torch.softmax(torch.cat([score, head.a * head.k[seen] @ head.q[i]]), 0)
+    return weights @ torch.cat([value, head.v[seen]])

@@ -12,6 +12,7 @@ from torch import Tensor
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.compose import compose
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.naive import Head
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 
@@ -206,22 +207,21 @@ class Heads:
         """The fast path."""
         return compose(self.capture(), [(module, None) for module in modules])[0]
 
-    def per_head(self, function: Callable[..., Tensor]) -> Tensor:
-        """A naive equation run for every row and head: function(q, k, v, visible, scaling, head) -> (T, dv)."""
-        rows = [
-            torch.stack(
-                [
-                    function(
-                        self.query[b, h],
-                        self.key[b, h // self.repeat],
-                        self.value[b, h // self.repeat],
-                        self.visible[b],
-                        self.scaling,
-                        h,
-                    )
-                    for h in range(self.query.shape[1])
-                ]
-            )
-            for b in range(self.query.shape[0])
-        ]
-        return torch.stack(rows)
+    def per_head(self, function: Callable[[Head], Tensor]) -> Tensor:
+        """A naive equation, (T, dv) of one head, run for every row and head: (B, Hq, T, dv)."""
+        rows, count = range(self.query.shape[0]), range(self.query.shape[1])
+        return torch.stack([torch.stack([function(self.head(b, h)) for h in count]) for b in rows])
+
+    def head(self, row: int, number: int) -> Head:
+        """One query head of one row, as the naive equations take it."""
+        kv = number // self.repeat
+        return Head(
+            q=self.query[row, number],
+            k=self.key[row, kv],
+            v=self.value[row, kv],
+            visible=self.visible[row],
+            a=self.scaling,
+            row=row,
+            number=number,
+            kv=kv,
+        )

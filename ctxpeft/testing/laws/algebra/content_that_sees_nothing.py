@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ctxpeft.blocks.compose import compose
+from ctxpeft.blocks.naive import Head
 from ctxpeft.testing.heads import Heads
 from ctxpeft.testing.laws.law import algebra_law
 from ctxpeft.testing.laws.problems import SLOTS, assert_close, slots_of
@@ -22,9 +23,9 @@ def content_that_sees_nothing(heads: Heads) -> None:
     assert kept is not None
     key, value = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        g = h // heads.repeat
-        return torch.softmax(a * q @ key[g].T, -1) @ value[g]
+    def equation(head: Head) -> Tensor:
+        g = head.kv
+        return torch.softmax(head.a * head.q @ key[g].T, -1) @ value[g]
 
     assert_close(out, heads.per_head(equation))
     assert_close(kept, torch.zeros_like(kept))

@@ -27,9 +27,9 @@ def frozen_slots(heads: Heads, frozen: int) -> None:
     )
     assert key.shape[1] == 3 + frozen
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        g = h // heads.repeat
-        return naive.prefix_attention(q, k, v, visible, a, key[g], value[g])
+    def equation(head: naive.Head) -> Tensor:
+        g = head.kv
+        return naive.prefix_attention(head, key[g], value[g])
 
     assert_equation(heads, module, heads.per_head(equation))
     parameters = dict(module.named_parameters())

@@ -23,12 +23,11 @@ def gated_slots(heads: Heads) -> None:
     key, value = slots_of(module)
     parameters = dict(module.named_parameters())
     weight, bias, scale = (parameters[f"memory.gates.{name}"] for name in ("weight", "bias", "scale"))
-    row = iter(range(10**6))
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        b, g = next(row) // heads.query.shape[1], h // heads.repeat
-        gates = scale * torch.sigmoid(heads.hidden[b, 0] @ weight.T + bias)
-        return naive.adaptive_prefix(q, k, v, visible, a, key[g], value[g], gates)
+    def equation(head: naive.Head) -> Tensor:
+        g = head.kv
+        gates = scale * torch.sigmoid(heads.hidden[head.row, 0] @ weight.T + bias)
+        return naive.adaptive_prefix(head, key[g], value[g], gates)
 
     assert_equation(heads, module, heads.per_head(equation), hidden=heads.hidden)
     fresh, plain = (heads.module(s, moved=0.0) for s in (gated, {"placement": "inside", "memory": SLOTS}))

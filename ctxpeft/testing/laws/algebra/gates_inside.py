@@ -20,14 +20,14 @@ def gates_inside(heads: Heads, on: str) -> None:
     key, value = slots_of(module)
     logit = dict(module.named_parameters())["gate.logit"]
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, content = naive.content_attention(q, k, v, visible, a)
-        score = a * q @ key[h // heads.repeat].T
-        read, mass = torch.softmax(score, -1) @ value[h // heads.repeat], torch.logsumexp(score, -1)
+    def equation(head: naive.Head) -> Tensor:
+        o, content = naive.content_attention(head)
+        score = head.a * head.q @ key[head.kv].T
+        read, mass = torch.softmax(score, -1) @ value[head.kv], torch.logsumexp(score, -1)
         if on == "mass":
-            rho = torch.sigmoid(mass + torch.log(torch.sigmoid(logit[h, 0, 0])) - content)[:, None]
+            rho = torch.sigmoid(mass + torch.log(torch.sigmoid(logit[head.number, 0, 0])) - content)[:, None]
         else:
-            rho = torch.tanh(logit[h, 0, 0]) * torch.sigmoid(mass - content)[:, None]
+            rho = torch.tanh(logit[head.number, 0, 0]) * torch.sigmoid(mass - content)[:, None]
         return (1 - rho) * o + rho * read
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -22,7 +22,7 @@ def inside_is_concatenation(heads: Heads, per: str) -> None:
     key, value = slots_of(module)
     groups = grouped(heads, per)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        return naive.prefix_attention(q, k, v, visible, a, key[groups[h]], value[groups[h]])
+    def equation(head: naive.Head) -> Tensor:
+        return naive.prefix_attention(head, key[groups[head.number]], value[groups[head.number]])
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -24,9 +24,9 @@ def inside_joins_one_softmax(heads: Heads, count: int) -> None:
     key = torch.cat([slots_of(m)[0] for m in modules], 1)
     value = torch.cat([slots_of(m)[1] for m in modules], 1)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        g = h // heads.repeat
-        return naive.prefix_attention(q, k, v, visible, a, key[g], value[g])
+    def equation(head: naive.Head) -> Tensor:
+        g = head.kv
+        return naive.prefix_attention(head, key[g], value[g])
 
     expected = heads.per_head(equation)
     parameters = {f"{i}.{k}": p for i, m in enumerate(modules) for k, p in m.named_parameters()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctxpeft.blocks.naive import Head
 from ctxpeft.testing.heads import Heads
 from ctxpeft.testing.laws.law import algebra_law
 from ctxpeft.testing.laws.problems import SLOTS, assert_equation, slots_of
@@ -21,15 +22,15 @@ def inside_with_sinks_and_softcap(heads: Heads) -> None:
     module = heads.module({"placement": "inside", "memory": SLOTS})
     slot_k, slot_v = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        g, rows = h // heads.repeat, []
-        for i in range(len(q)):
-            score = a * torch.cat([slot_k[g], k[visible[i]]]) @ q[i]
+    def equation(head: Head) -> Tensor:
+        g, rows = head.kv, []
+        for i in range(len(head.q)):
+            score = head.a * torch.cat([slot_k[g], head.k[head.visible[i]]]) @ head.q[i]
             if heads.softcap is not None:
                 score = heads.softcap * torch.tanh(score / heads.softcap)
             if heads.sinks is not None:
-                score = torch.cat([score, heads.sinks[h : h + 1]])
-            values = torch.cat([slot_v[g], v[visible[i]]])
+                score = torch.cat([score, heads.sinks[head.number : head.number + 1]])
+            values = torch.cat([slot_v[g], head.v[head.visible[i]]])
             rows.append(torch.softmax(score, 0)[: len(values)] @ values)
         return torch.stack(rows)
 

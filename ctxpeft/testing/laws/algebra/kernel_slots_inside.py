@@ -33,11 +33,11 @@ def kernel_slots_inside(heads: Heads, feature_map: Spec) -> None:
     assert declared is not None
     assert built is not None
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, mass = naive.content_attention(q, k, v, visible, a)
-        g = h // heads.repeat
+    def equation(head: naive.Head) -> Tensor:
+        o, mass = naive.content_attention(head)
+        g = head.kv
         parameters = of_group(built, g)
-        phi_q, phi_k = (declared.naive(x, parameters) for x in (q, key[g]))
+        phi_q, phi_k = (declared.naive(x, parameters) for x in (head.q, key[g]))
         return naive.kernel_slots(o, mass, phi_q, phi_k, value[g])
 
     assert_equation(heads, module, heads.per_head(equation))

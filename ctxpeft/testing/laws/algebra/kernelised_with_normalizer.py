@@ -33,9 +33,9 @@ def kernelised_with_normalizer(heads: Heads, constant: float) -> None:
     def phi(x: Tensor) -> Tensor:
         return torch.where(x > 0, x + 1, torch.exp(x.clamp(max=0)))
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        g = h // heads.repeat
-        return naive.kernelised(o, phi(q), phi(key[g]), value[g], constant)
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        g = head.kv
+        return naive.kernelised(o, phi(head.q), phi(key[g]), value[g], constant)
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -20,9 +20,8 @@ def length_compensation(heads: Heads) -> None:
     )
     key, value = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, mass = naive.content_attention(q, k, v, visible, a)
-        count, g = visible.sum(-1).double(), h // heads.repeat
-        return naive.length_compensated(o, mass, count, q, a, key[g], value[g], module.length_bias[h, 0])
+    def equation(head: naive.Head) -> Tensor:
+        bias = module.length_bias[head.number, 0]
+        return naive.length_compensated(head, key[head.kv], value[head.kv], bias)
 
     assert_equation(heads, module, heads.per_head(equation))

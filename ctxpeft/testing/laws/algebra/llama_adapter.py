@@ -18,9 +18,7 @@ def llama_adapter(heads: Heads) -> None:
     key, value = slots_of(module)
     logit = dict(module.named_parameters())["gate.logit"]
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        g = h // heads.repeat
-        return naive.llama_adapter(o, q, a, key[g], value[g], logit[h, 0, 0])
+    def equation(head: naive.Head) -> Tensor:
+        return naive.llama_adapter(head, key[head.kv], value[head.kv], logit[head.number, 0, 0])
 
     assert_equation(heads, module, heads.per_head(equation))

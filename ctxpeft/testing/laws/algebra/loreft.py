@@ -31,9 +31,9 @@ def loreft(heads: Heads, rank: int, per: str) -> None:
     parameters = {k.removeprefix("memory."): p for k, p in module.named_parameters()}
     groups = grouped(heads, per)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        added: Tensor = declared.naive(o, {name: p[groups[h]] for name, p in parameters.items()})
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        added: Tensor = declared.naive(o, {name: p[groups[head.number]] for name, p in parameters.items()})
         return o + added
 
     expected = heads.per_head(equation)

@@ -28,10 +28,12 @@ def matrix_forms(heads: Heads, form: str, per: str) -> None:
     parameters = dict(module.named_parameters())
     groups = heads.shape().group_of_heads(per)  # type: ignore[arg-type]
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        part = parameters["memory.matrix"][groups[h]]
-        full = torch.diag(part) if form == "diagonal" else parameters["memory.down"][groups[h]] @ part
-        return naive.prefix_tuning_plus(o, torch.nn.functional.elu(q), full)
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        part = parameters["memory.matrix"][groups[head.number]]
+        full = (
+            torch.diag(part) if form == "diagonal" else parameters["memory.down"][groups[head.number]] @ part
+        )
+        return naive.prefix_tuning_plus(o, torch.nn.functional.elu(head.q), full)
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -21,8 +21,7 @@ def moved_out_with_constant_lambda(heads: Heads, constant: float) -> None:
     module = heads.module({"placement": "outside", "merge": "mix", "memory": SLOTS, "gate": gate})
     key, value = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        return naive.moved_out(o, q, a, key[h // heads.repeat], value[h // heads.repeat], constant)
+    def equation(head: naive.Head) -> Tensor:
+        return naive.moved_out(head, key[head.kv], value[head.kv], constant)
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -23,8 +23,8 @@ def norga_slots(heads: Heads, per: str) -> None:
     parameters, groups = dict(module.named_parameters()), grouped(heads, per)
     alpha, tau = parameters["memory.alpha"], parameters["memory.tau"]
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        g = groups[h]
-        return naive.norga_attention(q, k, v, visible, a, key[g], value[g], alpha, tau)
+    def equation(head: naive.Head) -> Tensor:
+        g = groups[head.number]
+        return naive.norga_attention(head, key[g], value[g], alpha, tau)
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -21,10 +21,12 @@ def ntk_attention(heads: Heads) -> None:
     parameters = dict(module.named_parameters())
     matrix, zeta = parameters["memory.matrix"], parameters["memory.zeta"]
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, mass = naive.content_attention(q, k, v, visible, a)
-        x = q / q.shape[-1] ** 0.25
+    def equation(head: naive.Head) -> Tensor:
+        o, mass = naive.content_attention(head)
+        x = head.q / head.q.shape[-1] ** 0.25
         phi = torch.where(x > 0, x + 1, torch.exp(x.clamp(max=0)))
-        return naive.ntk_attention(o, mass, phi, matrix[h], torch.log1p(torch.exp(zeta[h])))
+        return naive.ntk_attention(
+            o, mass, phi, matrix[head.number], torch.log1p(torch.exp(zeta[head.number]))
+        )
 
     assert_equation(heads, module, heads.per_head(equation))

@@ -26,17 +26,16 @@ def offsets_by_position(heads: Heads, length: int, shifted: bool) -> None:
     module = heads.module(
         {"placement": "outside", "memory": {"kind": "positions", "length": length, "rank": 2}}
     )
-    batch, count, tokens, _ = heads.query.shape
+    batch, _, tokens, _ = heads.query.shape
     at = torch.arange(tokens)[None]
     if shifted:  # rows padded on the left, row b by b tokens
         at = (at - torch.arange(batch)[:, None]).clamp_min(0)
     declared: Any = module.spec.memory
     parameters = {k.removeprefix("memory."): p for k, p in module.named_parameters()}
-    row = iter(range(10**6))
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        added: Tensor = declared.naive(at[next(row) // count % len(at)], parameters)
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        added: Tensor = declared.naive(at[head.row % len(at)], parameters)
         return o + added
 
     got = compose(replace(heads.capture(), positions=lambda: at), [(module, None)])[0]

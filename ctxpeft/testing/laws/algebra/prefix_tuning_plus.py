@@ -25,8 +25,8 @@ def prefix_tuning_plus(heads: Heads, per: str, kind: str) -> None:
     groups, phi = grouped(heads, per), module.spec.feature_map
     assert isinstance(phi, FeatureMapSpec)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        return naive.prefix_tuning_plus(o, phi.naive(q, {}), matrix[groups[h]])
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        return naive.prefix_tuning_plus(o, phi.naive(head.q, {}), matrix[groups[head.number]])
 
     assert_equation(heads, module, heads.per_head(equation))

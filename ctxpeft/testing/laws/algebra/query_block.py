@@ -32,13 +32,11 @@ def query_block(heads: Heads, norm: str, learned: bool, query_source: str) -> No
         {"placement": "outside", "query": query, "feature_map": {"kind": "identity"}, "memory": MATRIX}
     )
     parameters = dict(module.named_parameters())
-    row = iter(range(10**6))
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        b = next(row) // heads.query.shape[1]
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        x = q if query_source == "rotated" else heads.unrotated[b, h]
-        temperature = torch.exp(parameters["query.log_temperature"][h, 0, 0]) if learned else 2.0
-        return o + naive_query(module.spec.query, x, temperature) @ parameters["memory.matrix"][h]
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        x = head.q if query_source == "rotated" else heads.unrotated[head.row, head.number]
+        temperature = torch.exp(parameters["query.log_temperature"][head.number, 0, 0]) if learned else 2.0
+        return o + naive_query(module.spec.query, x, temperature) @ parameters["memory.matrix"][head.number]
 
     assert_equation(heads, module, heads.per_head(equation), unrotated=heads.unrotated)

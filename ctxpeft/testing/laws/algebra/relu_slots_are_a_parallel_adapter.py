@@ -17,10 +17,10 @@ def relu_slots_are_a_parallel_adapter(heads: Heads) -> None:
     module = heads.module({"placement": "outside", "memory": {**SLOTS, "score": "relu"}})
     key, value = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        g = h // heads.repeat
-        return o + torch.relu(a * q @ key[g].T) @ value[g]
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        g = head.kv
+        return o + torch.relu(head.a * head.q @ key[g].T) @ value[g]
 
     assert_equation(heads, module, heads.per_head(equation))
     adapter = heads.module(

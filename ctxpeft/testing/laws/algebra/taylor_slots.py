@@ -27,12 +27,12 @@ def taylor_slots(heads: Heads) -> None:
     )
     key, value = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, _ = naive.content_attention(q, k, v, visible, a)
-        g = h // heads.repeat
+    def equation(head: naive.Head) -> Tensor:
+        o, _ = naive.content_attention(head)
+        g = head.kv
         rows = []
-        for i in range(len(q)):
-            s = key[g] @ q[i] / q.shape[-1] ** 0.5
+        for i in range(len(head.q)):
+            s = key[g] @ head.q[i] / head.q.shape[-1] ** 0.5
             weights = 1 + s + s**2 / 2
             rows.append(o[i] + weights @ value[g] / weights.sum())
         return torch.stack(rows)

@@ -26,16 +26,14 @@ def token_gates_outside(heads: Heads, gate_source: str, merge: str) -> None:
     module = heads.module(spec)
     parameters = dict(module.named_parameters())
     weight, bias = parameters["gate.weight"], parameters["gate.bias"]
-    row = iter(range(10**6))
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        b = next(row) // heads.query.shape[1]
-        o, mass = naive.content_attention(q, k, v, visible, a)
-        looks = {"query": q, "hidden": heads.hidden[b, 0], "output": o, "log_mass": mass[:, None]}
-        g = torch.sigmoid(looks[gate_source] @ weight[h] + bias[h])[:, None]
+    def equation(head: naive.Head) -> Tensor:
+        o, mass = naive.content_attention(head)
+        looks = {"query": head.q, "hidden": heads.hidden[head.row, 0], "output": o, "log_mass": mass[:, None]}
+        g = torch.sigmoid(looks[gate_source] @ weight[head.number] + bias[head.number])[:, None]
         if merge == "scale":
             return g * o
-        r = torch.nn.functional.elu(q) @ parameters["memory.matrix"][h]
+        r = torch.nn.functional.elu(head.q) @ parameters["memory.matrix"][head.number]
         return o + g * r if merge == "add" else (1 - g) * o + g * r
 
     assert_equation(heads, module, heads.per_head(equation), hidden=heads.hidden)

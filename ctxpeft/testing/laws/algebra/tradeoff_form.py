@@ -16,8 +16,8 @@ def tradeoff_form(heads: Heads) -> None:
     module = heads.module({"placement": "inside", "memory": SLOTS})
     key, value = slots_of(module)
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        g = h // heads.repeat
-        return naive.tradeoff_attention(q, k, v, visible, a, key[g], value[g])
+    def equation(head: naive.Head) -> Tensor:
+        g = head.kv
+        return naive.tradeoff_attention(head, key[g], value[g])
 
     assert_equation(heads, module, heads.per_head(equation))

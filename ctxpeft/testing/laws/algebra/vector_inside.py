@@ -18,9 +18,9 @@ def vector_inside(heads: Heads) -> None:
     parameters = dict(module.named_parameters())
     vector, mass = parameters["memory.vector"], parameters["memory.log_mass"]
 
-    def equation(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, a: float, h: int) -> Tensor:
-        o, content = naive.content_attention(q, k, v, visible, a)
-        rho = torch.sigmoid(mass[h] - content)[:, None]
-        return (1 - rho) * o + rho * vector[h]
+    def equation(head: naive.Head) -> Tensor:
+        o, content = naive.content_attention(head)
+        rho = torch.sigmoid(mass[head.number] - content)[:, None]
+        return (1 - rho) * o + rho * vector[head.number]
 
     assert_equation(heads, module, heads.per_head(equation))
