@@ -25,8 +25,7 @@ class ContextModule(FullPrecision):
         self.spec = spec
         self.dtype = compute_dtype(shape.dtype)
         self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
-        repeat = shape.query_heads // shape.kv_heads
-        self.kv_head_of_head = [h // repeat for h in shape.heads]
+        self.kv_head_of_head = shape.kv_head_of_heads()
         self.scaling, self.softcap = shape.scaling, shape.softcap
         every = shape.heads == tuple(range(shape.query_heads))
         self.register_buffer(

@@ -50,12 +50,16 @@ class SiteShape:
         """How many sets of parameters a layer's block has: one a query head, a kv head, a layer or for all layers."""
         return len(set(self.group_of_heads(per)))
 
+    def kv_head_of_heads(self) -> list[int]:
+        """The kv head of each query head in scope."""
+        repeat = self.query_heads // self.kv_heads
+        return [h // repeat for h in self.heads]
+
     def group_of_heads(self, per: Per) -> list[int]:
         """The parameter set of each query head in scope, numbered in order of first use."""
-        repeat = self.query_heads // self.kv_heads
         raw = {
             "query_head": list(self.heads),
-            "kv_head": [h // repeat for h in self.heads],
+            "kv_head": self.kv_head_of_heads(),
             "layer": [0] * len(self.heads),
             "model": [0] * len(self.heads),
         }[per]
@@ -150,6 +154,30 @@ class InitSpec(BlockSpec):
         """Fill one layer's memory from the states of `texts()`, in their order."""
 
 
+@dataclass(frozen=True)
+class SlotShape:
+    """What a parameterization needs to know of the slots it makes: P = `count` of them in each of G = `groups` sets at
+    the place `site`, and how their keys and values begin."""
+
+    site: SiteShape
+    count: int
+    groups: int
+    key_init: InitSpec
+    value_init: InitSpec
+
+    def keys(self) -> tuple[int, int, int]:
+        """(G, P, d)."""
+        return self.groups, self.count, self.site.source_width
+
+    def values(self) -> tuple[int, int, int]:
+        """(G, P, dv)."""
+        return self.groups, self.count, self.site.value_width
+
+    def numbers(self) -> int:
+        """How many numbers K and V are."""
+        return self.groups * self.count * (self.site.source_width + self.site.value_width)
+
+
 class ParameterizationSpec(BlockSpec):
     """How slot keys and values come from parameters."""
 
@@ -163,10 +191,8 @@ class ParameterizationSpec(BlockSpec):
         return value_init.is_zero()
 
     @abstractmethod
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> torch.nn.Module:
-        """Module whose call returns K (G, P, d) and V (G, P, dv)."""
+    def build(self, wanted: SlotShape) -> torch.nn.Module:
+        """Module whose call with a Capture returns K (G, P, d) and V (G, P, dv)."""
 
     def build_whole(self, shape: SiteShape, count: int, init: InitSpec) -> torch.nn.Module:
         """Module whose call returns the embeddings (P, D) of the virtual tokens, one for the whole model; for kinds
@@ -209,6 +235,19 @@ class MemorySpec(BlockSpec):
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
     ) -> torch.nn.Module:
         """Module that reads the memory; see `ctxpeft.blocks.memory.base`."""
+
+
+class PlainMemorySpec(MemorySpec):
+    """A memory that is asked without a feature map and answers without a mass, so that nothing normalises it."""
+
+    def feature_map_use(self) -> Literal["required", "forbidden"]:
+        return "forbidden"
+
+    def mass(self) -> Mass:
+        return "never"
+
+    def normalizers(self) -> tuple[Normalizer, ...]:
+        return ("none",)
 
 
 class GateSpec(BlockSpec):

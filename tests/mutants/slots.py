@@ -94,8 +94,8 @@ MUTANTS = (
     Mutant(
         "frozen slots are not saved",
         "blocks/parameterizations/frozen.py",
-        'self.register_buffer("key", torch.empty(groups, count, shape.source_width))',
-        'self.register_buffer("key", torch.empty(groups, count, shape.source_width), persistent=False)',
+        'self.register_buffer("key", torch.empty(wanted.keys()))',
+        'self.register_buffer("key", torch.empty(wanted.keys()), persistent=False)',
         algebra("frozen-slots"),
     ),
     Mutant(
@@ -136,8 +136,8 @@ MUTANTS = (
     Mutant(
         "slots of another kv head",
         "blocks/parameterizations/frozen_projection.py",
-        "used = sorted({h // repeat for h in shape.heads})",
-        "used = sorted({shape.kv_heads - 1 - h // repeat for h in shape.heads})",
+        "sorted(set(wanted.site.kv_head_of_heads()))",
+        "sorted({wanted.site.kv_heads - 1 - h for h in wanted.site.kv_head_of_heads()})",
         algebra("heads-out-of-scope"),
     ),
 )

@@ -13,10 +13,10 @@ from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Mass, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Per, PlainMemorySpec, SiteShape
 
 
-class Edit(MemorySpec):
+class Edit(PlainMemorySpec):
     """r(q') = R^T (W q' + b - R q') with R (rank, w) of orthonormal rows, W (rank, w) and b (rank).
 
     W is kept as its difference to R and starts at it, b at 0: the read starts at zero. R is the orthonormal factor of
@@ -28,15 +28,6 @@ class Edit(MemorySpec):
     kind: Literal["edit"] = "edit"
     rank: Annotated[int, Field(ge=1), Domain(1, 32, log=True)] = 4
     per: Per = "layer"
-
-    def feature_map_use(self) -> Literal["required", "forbidden"]:
-        return "forbidden"
-
-    def mass(self) -> Mass:
-        return "never"
-
-    def normalizers(self) -> tuple[Normalizer, ...]:
-        return ("none",)
 
     def zero_read_at_init(self) -> bool:
         return True

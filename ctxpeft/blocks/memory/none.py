@@ -6,24 +6,15 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from ctxpeft.spec.blocks import FeatureMapSpec, Mass, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Per, PlainMemorySpec, SiteShape
 
 
-class NoMemory(MemorySpec):
+class NoMemory(PlainMemorySpec):
     """For merge `scale`: o <- g * o."""
 
     cites: ClassVar[str] = "Gated attention, arXiv:2505.06708"
     equation: ClassVar[str] = "no read"
     kind: Literal["none"] = "none"
-
-    def feature_map_use(self) -> Literal["required", "forbidden"]:
-        return "forbidden"
-
-    def mass(self) -> Mass:
-        return "never"
-
-    def normalizers(self) -> tuple[Normalizer, ...]:
-        return ("none",)
 
     def zero_read_at_init(self) -> bool:
         return True

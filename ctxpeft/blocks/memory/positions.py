@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, Mass, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, Per, PlainMemorySpec, SiteShape
 
 
-class Positions(MemorySpec):
+class Positions(PlainMemorySpec):
     """r_t = A[t] B for t < length, and 0 beyond: A (length, rank) at N(0, 1/rank), B (rank, dv) at `init`.
 
     Positions count from 0 at the first token that is not padding. The same offset for all heads of a layer.
@@ -27,15 +27,6 @@ class Positions(MemorySpec):
     length: Annotated[int, Field(ge=1), Domain(16, 2048, log=True)] = 256
     rank: Annotated[int, Field(ge=1), Domain(1, 64, log=True)] = 8
     init: Init = Field(default_factory=lambda: {"kind": "zeros"})  # type: ignore[assignment]
-
-    def feature_map_use(self) -> Literal["required", "forbidden"]:
-        return "forbidden"
-
-    def mass(self) -> Mass:
-        return "never"
-
-    def normalizers(self) -> tuple[Normalizer, ...]:
-        return ("none",)
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -24,6 +25,7 @@ from ctxpeft.spec.blocks import (
     Parameterization,
     Per,
     SiteShape,
+    SlotShape,
 )
 
 MASS: dict[str, Mass] = {
@@ -132,10 +134,10 @@ class SlotMemory(MemoryModule):
         self.score, self.scaling, self.needs_mass = spec.score, shape.scaling, needs_mass
         self.softcap = shape.softcap
         self.back = spec.total() if spec.placed(shape.turnable) == "before" else 0
-        inits = spec.init, spec.value_init or spec.init
-        groups = shape.groups(spec.per)
-        trained = spec.parameterization.build(shape, spec.count, groups, *inits)
-        self.slots = FrozenFirst(trained, shape, spec.frozen, groups, *inits) if spec.frozen else trained
+        wanted = SlotShape(shape, spec.count, shape.groups(spec.per), spec.init, spec.value_init or spec.init)
+        trained = spec.parameterization.build(wanted)
+        frozen = replace(wanted, count=spec.frozen)
+        self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
+from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
 
 
 class Direct(ParameterizationSpec):
@@ -18,23 +18,19 @@ class Direct(ParameterizationSpec):
     equation: ClassVar[str] = "K, V free"
     kind: Literal["direct"] = "direct"
 
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> nn.Module:
-        return DirectSlots(shape, count, groups, key_init, value_init)
+    def build(self, wanted: SlotShape) -> nn.Module:
+        return DirectSlots(wanted)
 
 
 class DirectSlots(nn.Module):
     """K (G, P, d), V (G, P, dv)."""
 
-    def __init__(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> None:
+    def __init__(self, wanted: SlotShape) -> None:
         super().__init__()
-        self.key = nn.Parameter(torch.empty(groups, count, shape.source_width))
-        self.value = nn.Parameter(torch.empty(groups, count, shape.value_width))
-        key_init.fill_(self.key.data)
-        value_init.fill_(self.value.data)
+        self.key = nn.Parameter(torch.empty(wanted.keys()))
+        self.value = nn.Parameter(torch.empty(wanted.values()))
+        wanted.key_init.fill_(self.key.data)
+        wanted.value_init.fill_(self.value.data)
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         return self.key, self.value

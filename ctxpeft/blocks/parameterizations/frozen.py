@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.spec.blocks import InitSpec, SiteShape
+from ctxpeft.spec.blocks import SlotShape
 
 
 class FrozenFirst(nn.Module):
@@ -16,21 +16,13 @@ class FrozenFirst(nn.Module):
     key: Tensor
     value: Tensor
 
-    def __init__(
-        self,
-        trained: nn.Module,
-        shape: SiteShape,
-        count: int,
-        groups: int,
-        key_init: InitSpec,
-        value_init: InitSpec,
-    ) -> None:
+    def __init__(self, trained: nn.Module, wanted: SlotShape) -> None:
         super().__init__()
         self.trained = trained
-        self.register_buffer("key", torch.empty(groups, count, shape.source_width))
-        self.register_buffer("value", torch.empty(groups, count, shape.value_width))
-        key_init.fill_(self.key)
-        value_init.fill_(self.value)
+        self.register_buffer("key", torch.empty(wanted.keys()))
+        self.register_buffer("value", torch.empty(wanted.values()))
+        wanted.key_init.fill_(self.key)
+        wanted.value_init.fill_(self.value)
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         key, value = self.trained(capture)

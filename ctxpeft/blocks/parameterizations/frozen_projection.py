@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain, Later
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
+from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SlotShape
 
 
 class FrozenProjection(ParameterizationSpec):
@@ -30,28 +30,25 @@ class FrozenProjection(ParameterizationSpec):
     def zero_values_at_init(self, value_init: InitSpec) -> bool:
         return False
 
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> nn.Module:
-        return ProjectedSlots(shape, count, key_init, self.hidden)
+    def build(self, wanted: SlotShape) -> nn.Module:
+        return ProjectedSlots(wanted, self.hidden)
 
 
 class ProjectedSlots(nn.Module):
     """E (P, D) -> K (Hkv, P, d), V (Hkv, P, dv) through the host; only the kv heads in scope are kept."""
 
-    def __init__(self, shape: SiteShape, count: int, init: InitSpec, hidden: int | None) -> None:
+    def __init__(self, wanted: SlotShape, hidden: int | None) -> None:
         super().__init__()
-        repeat = shape.query_heads // shape.kv_heads
-        used = sorted({h // repeat for h in shape.heads})
-        self.kv_heads = None if len(used) == shape.kv_heads else used
-        self.prompt = nn.Parameter(torch.empty(count, shape.hidden_width))
-        init.fill_(self.prompt.data)
+        used, width = sorted(set(wanted.site.kv_head_of_heads())), wanted.site.hidden_width
+        self.kv_heads = None if len(used) == wanted.site.kv_heads else used
+        self.prompt = nn.Parameter(torch.empty(wanted.count, width))
+        wanted.key_init.fill_(self.prompt.data)
         self.mlp: nn.Sequential | None = None
         if hidden is not None:
-            last = nn.Linear(hidden, shape.hidden_width)
+            last = nn.Linear(hidden, width)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.mlp = nn.Sequential(nn.Linear(shape.hidden_width, hidden), nn.ReLU(), last)
+            self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), last)
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         assert capture.project_kv is not None

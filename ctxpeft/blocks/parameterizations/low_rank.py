@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
+from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
 
 
 class LowRank(ParameterizationSpec):
@@ -21,10 +21,8 @@ class LowRank(ParameterizationSpec):
     kind: Literal["low_rank"] = "low_rank"
     rank: Annotated[int, Field(ge=1), Domain(1, 32, log=True)] = 4
 
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> nn.Module:
-        return LowRankSlots(self, shape, count, groups, key_init, value_init)
+    def build(self, wanted: SlotShape) -> nn.Module:
+        return LowRankSlots(self, wanted)
 
     def naive(self, params: dict[str, Tensor], group: int) -> tuple[Tensor, Tensor]:
         """K (P, d) and V (P, dv) of one group."""
@@ -39,28 +37,20 @@ class LowRank(ParameterizationSpec):
 class LowRankSlots(nn.Module):
     """A (G, P, r) and B (G, r, d | dv), for keys and for values."""
 
-    def __init__(
-        self,
-        spec: LowRank,
-        shape: SiteShape,
-        count: int,
-        groups: int,
-        key_init: InitSpec,
-        value_init: InitSpec,
-    ) -> None:
+    def __init__(self, spec: LowRank, wanted: SlotShape) -> None:
         super().__init__()
-        scale = spec.rank**-0.5
-        self.key_left = nn.Parameter(torch.randn(groups, count, spec.rank) * scale)
-        self.key_right = nn.Parameter(torch.empty(groups, spec.rank, shape.source_width))
-        self.value_left = nn.Parameter(torch.randn(groups, count, spec.rank) * scale)
-        self.value_right = nn.Parameter(torch.empty(groups, spec.rank, shape.value_width))
-        key_init.fill_(self.key_right.data)
-        value_init.fill_(self.value_right.data)
+        scale, groups, site = spec.rank**-0.5, wanted.groups, wanted.site
+        self.numbers = wanted.numbers()
+        self.key_left = nn.Parameter(torch.randn(groups, wanted.count, spec.rank) * scale)
+        self.key_right = nn.Parameter(torch.empty(groups, spec.rank, site.source_width))
+        self.value_left = nn.Parameter(torch.randn(groups, wanted.count, spec.rank) * scale)
+        self.value_right = nn.Parameter(torch.empty(groups, spec.rank, site.value_width))
+        wanted.key_init.fill_(self.key_right.data)
+        wanted.value_init.fill_(self.value_right.data)
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         return self.key_left @ self.key_right, self.value_left @ self.value_right
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over: K and V alone."""
-        groups, count, _ = self.key_left.shape
-        return groups * count * (self.key_right.shape[-1] + self.value_right.shape[-1])
+        return self.numbers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
+from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
 
 
 class Mlp(ParameterizationSpec):
@@ -26,29 +26,26 @@ class Mlp(ParameterizationSpec):
     embedding: Annotated[int, Field(ge=1), Domain(8, 512, log=True)] = 64
     hidden: Annotated[int, Field(ge=1), Domain(8, 512, log=True)] = 128
 
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> nn.Module:
-        return MlpSlots(self, shape, count, groups, key_init, value_init)
+    def build(self, wanted: SlotShape) -> nn.Module:
+        return MlpSlots(self, wanted)
 
 
 class MlpSlots(nn.Module):
     """E (P, embedding) -> K (G, P, d), V (G, P, dv)."""
 
-    def __init__(
-        self, spec: Mlp, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> None:
+    def __init__(self, spec: Mlp, wanted: SlotShape) -> None:
         super().__init__()
-        self.groups, self.key_width, self.value_width = groups, shape.source_width, shape.value_width
-        width = groups * (self.key_width + self.value_width)
-        self.embedding = nn.Parameter(torch.empty(count, spec.embedding))
-        key_init.fill_(self.embedding.data)
+        self.groups, self.numbers = wanted.groups, wanted.numbers()
+        self.key_width, self.value_width = wanted.site.source_width, wanted.site.value_width
+        width = self.groups * (self.key_width + self.value_width)
+        self.embedding = nn.Parameter(torch.empty(wanted.count, spec.embedding))
+        wanted.key_init.fill_(self.embedding.data)
         self.weight_1 = nn.Parameter(torch.randn(spec.embedding, spec.hidden) * spec.embedding**-0.5)
         self.bias_1 = nn.Parameter(torch.zeros(spec.hidden))
         self.weight_2 = nn.Parameter(torch.randn(spec.hidden, width) * spec.hidden**-0.5)
         self.bias_2 = nn.Parameter(torch.zeros(width))
-        if value_init.is_zero():
-            self.weight_2.data[:, groups * self.key_width :] = 0
+        if wanted.value_init.is_zero():
+            self.weight_2.data[:, self.groups * self.key_width :] = 0
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
         hidden = torch.tanh(self.embedding @ self.weight_1 + self.bias_1)
@@ -61,4 +58,4 @@ class MlpSlots(nn.Module):
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over: K and V alone."""
-        return self.embedding.shape[0] * self.groups * (self.key_width + self.value_width)
+        return self.numbers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, compute_dtype
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
+from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape, SlotShape
 
 
 class Prompt(ParameterizationSpec):
@@ -38,10 +38,8 @@ class Prompt(ParameterizationSpec):
     def zero_values_at_init(self, value_init: InitSpec) -> bool:
         return False
 
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> nn.Module:
-        return PromptSlots(shape)
+    def build(self, wanted: SlotShape) -> nn.Module:
+        return PromptSlots(wanted.site)
 
     def build_whole(self, shape: SiteShape, count: int, init: InitSpec) -> nn.Module:
         return VirtualTokens(self, shape, count, init)
@@ -54,8 +52,7 @@ class PromptSlots(nn.Module):
 
     def __init__(self, shape: SiteShape) -> None:
         super().__init__()
-        repeat = shape.query_heads // shape.kv_heads
-        used = sorted({h // repeat for h in shape.heads})
+        used = sorted(set(shape.kv_head_of_heads()))
         self.kv_heads = None if len(used) == shape.kv_heads else used
         self.dtype = compute_dtype(shape.dtype)
 

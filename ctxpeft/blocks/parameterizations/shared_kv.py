@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape
+from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
 
 
 class SharedKV(ParameterizationSpec):
@@ -24,10 +24,8 @@ class SharedKV(ParameterizationSpec):
     kind: Literal["shared_kv"] = "shared_kv"
     embedding: Annotated[int, Field(ge=1), Domain(4, 512, log=True)] = 64
 
-    def build(
-        self, shape: SiteShape, count: int, groups: int, key_init: InitSpec, value_init: InitSpec
-    ) -> nn.Module:
-        return SharedSlots(self, shape, count, groups, key_init, value_init)
+    def build(self, wanted: SlotShape) -> nn.Module:
+        return SharedSlots(self, wanted)
 
     def naive(self, params: dict[str, Tensor], group: int) -> tuple[Tensor, Tensor]:
         """K (P, d) and V (P, dv) of one group."""
@@ -38,22 +36,15 @@ class SharedKV(ParameterizationSpec):
 class SharedSlots(nn.Module):
     """e (P, embedding), W_K (G, embedding, d), W_V (G, embedding, dv)."""
 
-    def __init__(
-        self,
-        spec: SharedKV,
-        shape: SiteShape,
-        count: int,
-        groups: int,
-        key_init: InitSpec,
-        value_init: InitSpec,
-    ) -> None:
+    def __init__(self, spec: SharedKV, wanted: SlotShape) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(torch.empty(count, spec.embedding))
-        key_init.fill_(self.embedding.data)
-        scale = spec.embedding**-0.5
-        self.key_weight = nn.Parameter(torch.randn(groups, spec.embedding, shape.source_width) * scale)
-        self.value_weight = nn.Parameter(torch.randn(groups, spec.embedding, shape.value_width) * scale)
-        if value_init.is_zero():
+        self.numbers = wanted.numbers()
+        self.embedding = nn.Parameter(torch.empty(wanted.count, spec.embedding))
+        wanted.key_init.fill_(self.embedding.data)
+        scale, groups, site = spec.embedding**-0.5, wanted.groups, wanted.site
+        self.key_weight = nn.Parameter(torch.randn(groups, spec.embedding, site.source_width) * scale)
+        self.value_weight = nn.Parameter(torch.randn(groups, spec.embedding, site.value_width) * scale)
+        if wanted.value_init.is_zero():
             self.value_weight.data.zero_()
 
     def forward(self, capture: Capture) -> tuple[Tensor, Tensor]:
@@ -62,5 +53,4 @@ class SharedSlots(nn.Module):
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over: K and V alone."""
-        groups, _, key_width = self.key_weight.shape
-        return len(self.embedding) * groups * (key_width + self.value_weight.shape[-1])
+        return self.numbers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctxpeft.testing.heads import MASKS, Problem
+from ctxpeft.testing.heads import Problem
 from ctxpeft.testing.laws.law import AlgebraLaw, Interval
+from ctxpeft.testing.laws.sweep import dimensions
 
 try:
     from hypothesis import strategies as st
@@ -14,22 +15,8 @@ except ImportError as error:
 
 
 def problems(law: AlgebraLaw) -> st.SearchStrategy[Problem]:
-    """Random heads for a law: MHA, GQA and MQA, every mask it is stated for, sinks, softcap and past where it is."""
-    return st.builds(
-        Problem,
-        seed=st.integers(0, 10_000),
-        batch=st.integers(1, 2),
-        kv_heads=st.integers(1, 2),
-        repeat=st.integers(1, 3),
-        tokens=st.integers(1, 5),
-        width=st.integers(1, 5),
-        value_width=st.integers(1, 4),
-        mask=st.sampled_from(tuple(law.masks) or MASKS),
-        window=st.integers(1, 4),
-        past=st.integers(0, 3) if law.past else st.just(0),
-        sinks=st.booleans() if law.sinks else st.just(False),
-        softcap=st.sampled_from([None, 1.5]) if law.sinks else st.none(),
-    )
+    """Random heads for a law."""
+    return st.builds(Problem, **{name: st.sampled_from(values) for name, values in dimensions(law).items()})
 
 
 def choices(law: AlgebraLaw, modules: Any = None) -> st.SearchStrategy[dict[str, Any]]:

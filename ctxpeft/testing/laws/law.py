@@ -1,8 +1,8 @@
 """What a law is, and the registry of all laws.
 
-A law is one function in one file: its name is the id, its docstring the statement, its decorator says the equation
-and the source. Laws of installed packages come in through the entry-point group `ctxpeft.laws` (each entry names a
-module that defines laws).
+A law is one function: its name is the id, its docstring the statement, its decorator says the equation and the source.
+Each has a file of its own, or shares one with its mirror image. Laws of installed packages come in through the
+entry-point group `ctxpeft.laws` (each entry names a module that defines laws).
 """
 
 from __future__ import annotations

@@ -27,22 +27,22 @@ def sweep(
         for name, choice in law.choices.items():
             if isinstance(choice, Interval):
                 chosen[name] = draw.uniform(choice.low, choice.high)
-        yield problem(law, draw), chosen
+        yield Problem(**{name: draw.choice(values) for name, values in dimensions(law).items()}), chosen
 
 
-def problem(law: AlgebraLaw, draw: random.Random) -> Problem:
-    """One problem of the kind that a law is stated for."""
-    return Problem(
-        seed=draw.randrange(10_000),
-        batch=draw.randint(1, 2),
-        kv_heads=draw.randint(1, 3),
-        repeat=draw.randint(1, 3),
-        tokens=draw.randint(1, 5),
-        width=draw.randint(1, 5),
-        value_width=draw.randint(1, 4),
-        mask=draw.choice(tuple(law.masks) or MASKS),
-        window=draw.randint(1, 4),
-        past=draw.randint(0, 3) if law.past else 0,
-        sinks=law.sinks and draw.random() < 0.5,
-        softcap=1.5 if law.sinks and draw.random() < 0.5 else None,
-    )
+def dimensions(law: AlgebraLaw) -> dict[str, Sequence[Any]]:
+    """The problems that a law is stated for, field by field: MHA, GQA and MQA, its masks, sinks, softcap and past."""
+    return {
+        "seed": range(10_000),
+        "batch": (1, 2),
+        "kv_heads": (1, 2, 3),
+        "repeat": (1, 2, 3),
+        "tokens": range(1, 6),
+        "width": range(1, 6),
+        "value_width": range(1, 5),
+        "mask": tuple(law.masks) or MASKS,
+        "window": range(1, 5),
+        "past": range(4) if law.past else (0,),
+        "sinks": (False, True) if law.sinks else (False,),
+        "softcap": (None, 1.5) if law.sinks else (None,),
+    }
