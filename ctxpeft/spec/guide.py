@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ctxpeft.spec.variant import Variant
 
 Severity = Literal["must", "should", "consider"]
-QUADRATIC = ("squared_relu", "square", "taylor", "rebased", "outer", "dpfp", "hadamard")
+QUADRATIC = ("squared_relu", "square", "taylor", "rebased", "outer", "dpfp", "hadamard", "all_poly")
 FEW = 1000
 DILUTED = 8
 

@@ -122,6 +122,7 @@ def test_modules(module: dict[str, Any], equation: str) -> None:
         ({"kind": "favor_plus"}, "favor_plus(q)"),
         ({"kind": "projection", "bias": False, "activation": "relu"}, "relu(q W)"),
         ({"kind": "hadamard"}, "(q W₁ ⊙ q W₂)"),
+        ({"kind": "all_poly"}, "((q W₁)² + q² W₂)/√2"),
         ({"kind": "outer"}, "triu(q W₁ ⊗ q W₂)"),
         ({"kind": "taylor"}, "taylor(q W)"),
         ({"kind": "taylor", "width": None}, "taylor(q)"),

@@ -11,6 +11,15 @@ def linear_weight(groups: int, width: int, out: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(groups, width, out) * width**-0.5)
 
 
+class TwoProjections(nn.Module):
+    """W1 and W2 (G, d, width) at N(0, 1/d)."""
+
+    def __init__(self, width: int, out: int, groups: int) -> None:
+        super().__init__()
+        self.first = linear_weight(groups, width, out)
+        self.second = linear_weight(groups, width, out)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x W of each group: (..., G, N, d), (G, d, w) -> (..., G, N, w)."""
     return torch.einsum("...gnd,gdw->...gnw", x, weight)

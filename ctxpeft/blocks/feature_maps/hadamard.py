@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight
+from ctxpeft.blocks.feature_maps.grouped import TwoProjections, linear
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -38,13 +38,8 @@ class Hadamard(FeatureMapSpec):
         return torch.stack([(x @ first) * (x @ second) for first, second in pairs], -1)
 
 
-class GroupedHadamard(nn.Module):
+class GroupedHadamard(TwoProjections):
     """W1 and W2 (G, d, width) at N(0, 1/d)."""
-
-    def __init__(self, width: int, out: int, groups: int) -> None:
-        super().__init__()
-        self.first = linear_weight(groups, width, out)
-        self.second = linear_weight(groups, width, out)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.first) * linear(x, self.second)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight, upper_products
+from ctxpeft.blocks.feature_maps.grouped import TwoProjections, linear, upper_products
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -43,13 +43,8 @@ class Outer(FeatureMapSpec):
         return torch.stack([y[:, i] * z[:, j] for i in range(self.width) for j in range(i, self.width)], -1)
 
 
-class GroupedOuter(nn.Module):
+class GroupedOuter(TwoProjections):
     """W1 and W2 (G, d, width) at N(0, 1/d)."""
-
-    def __init__(self, width: int, out: int, groups: int) -> None:
-        super().__init__()
-        self.first = linear_weight(groups, width, out)
-        self.second = linear_weight(groups, width, out)
 
     def forward(self, x: Tensor) -> Tensor:
         return upper_products(linear(x, self.first), linear(x, self.second))
