@@ -14,7 +14,7 @@ from ctxpeft.testing.laws.problems import SLOTS, assert_equation, slots_of
     equation="ρ = σ(l + log n + b_h - L), n the content keys the query sees", source="new here", past=True
 )
 def length_compensation(heads: Heads) -> None:
-    """`compete_length` adds the log of the number of visible content keys to the log-mass of the memory."""
+    """Merge `compete_length` adds the log of the number of visible content keys to the log-mass of the memory."""
     module = heads.module(
         {"placement": "inside", "merge": "compete_length", "length_bias": -1.0, "memory": SLOTS}
     )

@@ -37,8 +37,10 @@ def _is_a_prefix(variant: Variant) -> str | None:
     most=Size(2, 4),
 )
 def slots_are_a_cache(host: Host, size: Size) -> None:
-    """Slots inside give what transformers gives with the same keys and values in its cache: positions kept where the
-    slots are `raw`, and counted on from the cache where they have a position."""
+    """Slots inside give what transformers gives with the same keys and values in its cache.
+
+    Positions are kept where the slots are `raw`, and counted on from the cache where they have a position.
+    """
     from transformers import DynamicCache
 
     batch = host.batch(*size[:2])
