@@ -311,10 +311,16 @@ TABLE: tuple[Row, ...] = (
         "method 'ridge' fits what is added: it goes with placement 'outside', merge 'add' and no normalizer; take "
         "method 'sum' elsewhere",
         lambda m: (
-            _init(m) == "demonstrations"
-            and getattr(getattr(m.memory, "init", None), "method", None) == "ridge"
+            _method(m) == "ridge"
             and (m.merge not in (None, "add") or m.placement == "inside" or m.normalizer == "sum")
         ),
+    ),
+    Row(
+        "delta-rule-has-no-mass",
+        "memory.init.method",
+        "method 'delta' writes values and no mass: it goes with placement 'outside' and no normalizer; take method "
+        "'sum' elsewhere",
+        lambda m: _method(m) == "delta" and (m.placement == "inside" or m.normalizer == "sum"),
     ),
     Row(
         "learned-kernel-shares-its-slots",
@@ -345,6 +351,12 @@ def _init(m: ModuleSpec) -> str | None:
     kinds = [getattr(getattr(m.memory, name, None), "kind", None) for name in ("value_init", "init")]
     compiled = [kind for kind in kinds if kind in ("text", "demonstrations")]
     return compiled[0] if compiled else kinds[1]
+
+
+def _method(m: ModuleSpec) -> str | None:
+    """How a matrix is compiled from demonstrations, if it is."""
+    found = getattr(m.memory, "init", None) if _init(m) == "demonstrations" else None
+    return getattr(found, "method", None)
 
 
 def _holds_a_prompt(m: ModuleSpec) -> bool:

@@ -50,6 +50,13 @@ MUTANTS = (
         algebra("offsets-by-position"),
     ),
     Mutant(
+        "delta rule that forgets what is there",
+        "blocks/inits/demonstrations.py",
+        'value[:, j] - torch.einsum("hw,hwv->hv", feature[:, j], matrix)',
+        "value[:, j]",
+        algebra("delta-rule"),
+    ),
+    Mutant(
         "mean instead of the sum of demonstrations",
         "blocks/inits/demonstrations.py",
         "mean_of_groups(module, feature.sum(1))",

@@ -107,6 +107,12 @@ BROKEN: dict[str, dict[str, Any]] = {
         "feature_map": RELU,
         "memory": {"kind": "matrix", "init": DEMONSTRATIONS},
     },
+    "delta-rule-has-no-mass": {
+        "placement": "outside",
+        "normalizer": "sum",
+        "feature_map": RELU,
+        "memory": {"kind": "matrix", "init": {**DEMONSTRATIONS, "method": "delta"}},
+    },
     "learned-kernel-shares-its-slots": {
         "placement": "outside",
         "memory": {"kind": "slots", "score": "kernel"},

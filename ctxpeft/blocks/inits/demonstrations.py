@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.query import naive_query
 from ctxpeft.blocks.states import TextStates
-from ctxpeft.spec.base import Domain
+from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import InitSpec, Place
 
 if TYPE_CHECKING:
@@ -25,19 +25,24 @@ class Demonstrations(InitSpec):
     sum: M = sum_j phi(k_j) v_j^T and, with a mass, z = sum_j phi(k_j), over the tokens of the text; keys go through the
     query's own norm and scale. Exact for a host of linear attention with this phi; inside a softmax as good as phi
     approximates its exponential.
+    delta: the tokens write one after another, M <- M + rate phi(k_j) (v_j - M^T phi(k_j))^T / |phi(k_j)|^2, so that
+    what is written last is recalled best. Outside without a normaliser only.
     ridge: M minimises sum_i |M^T phi(q_i) - rho_i (r_i - o_i)|^2 + ridge s |M|^2 over the queries of `probe` (by
     default the text itself): the change that the demonstrations in context would have made, s the mean square of
     phi(q). Outside with merge `add` only.
     """
 
-    cites: ClassVar[str] = "ICLCA, arXiv:2406.02847; kernelised prefix, arXiv:2506.13674, eq. 5"
-    equation: ClassVar[str] = "M = Σⱼ φ(kⱼ) vⱼᵀ, or ridge regression of ρ (r − o) on φ(q)"
+    cites: ClassVar[str] = (
+        "ICLCA, arXiv:2406.02847; kernelised prefix, arXiv:2506.13674, eq. 5; delta rule, arXiv:2102.11174"
+    )
+    equation: ClassVar[str] = "M = Σⱼ φ(kⱼ) vⱼᵀ, its delta rule, or ridge regression of ρ (r − o) on φ(q)"
     compiles: ClassVar[bool] = True
     kind: Literal["demonstrations"] = "demonstrations"
     text: Annotated[str, Field(min_length=1)]
     probe: Annotated[str, Field(min_length=1)] | None = None
-    method: Literal["ridge", "sum"] = "ridge"
+    method: Literal["ridge", "sum", "delta"] = "ridge"
     ridge: Annotated[float, Field(gt=0), Domain(1e-4, 10.0, log=True)] = 1e-2
+    rate: Annotated[float, Field(gt=0, le=1), Domain(0.05, 1.0), Later()] = 1.0
 
     def fill_(self, tensor: Tensor) -> None:
         """Zero until the host's states are there."""
@@ -45,15 +50,16 @@ class Demonstrations(InitSpec):
 
     def texts(self) -> tuple[tuple[str, Place], ...]:
         before: tuple[str, Place] = (self.text, "before")
-        return (before,) if self.method == "sum" else (before, (self.probe or self.text, "content"))
+        return (before, (self.probe or self.text, "content")) if self.method == "ridge" else (before,)
 
     def compile(self, module: ContextModule, states: list[TextStates]) -> None:
         """Raises HostError where a memory cannot hold the result."""
         with torch.no_grad():
-            if self.method == "sum":
-                self._sum(module, states[0])
-            else:
+            if self.method == "ridge":
                 self._ridge(module, states[0], states[-1])
+            else:
+                write = self._sum if self.method == "sum" else self._delta
+                write(module, states[0])
 
     def _sum(self, module: ContextModule, demonstrations: TextStates) -> None:
         feature, value = features_of_keys(module, demonstrations), value_of_heads(module, demonstrations)
@@ -63,6 +69,16 @@ class Demonstrations(InitSpec):
         if memory.zeta is not None:
             mass = mean_of_groups(module, feature.sum(1)).clamp_min(TINY)
             memory.zeta.copy_(mass + torch.log(-torch.expm1(-mass)))
+
+    def _delta(self, module: ContextModule, demonstrations: TextStates) -> None:
+        feature, value = features_of_keys(module, demonstrations), value_of_heads(module, demonstrations)
+        step = self.rate * feature / feature.square().sum(-1, keepdim=True).clamp_min(TINY)
+        matrix = feature.new_zeros(len(feature), feature.shape[2], value.shape[2])
+        for j in range(feature.shape[1]):
+            missing = value[:, j] - torch.einsum("hw,hwv->hv", feature[:, j], matrix)
+            matrix += torch.einsum("hw,hv->hwv", step[:, j], missing)
+        memory: Any = module.memory
+        memory.matrix.copy_(mean_of_groups(module, matrix))
 
     def _ridge(self, module: ContextModule, demonstrations: TextStates, probe: TextStates) -> None:
         feature = features_of_queries(module, probe).double()
