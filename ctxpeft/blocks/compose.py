@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.precision import without_autocast
 
 Active = tuple[ContextModule, Tensor | None]
 Parts = tuple[ContextModule, Tensor | None, Read, Tensor | None]
@@ -50,7 +51,7 @@ def compose(
     None where no module competes. `watch` is told what each module contributed.
     """
     output = capture.output
-    with torch.autocast(output.device.type, enabled=False):
+    with without_autocast(output.device):
         reads = [(module, mask, *module.read(capture)) for module, mask in active]
         o = output.to(active[0][0].dtype)
         content_weight = None
