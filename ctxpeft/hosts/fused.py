@@ -71,7 +71,9 @@ def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: di
     return (
         plain
         and dense
-        and not torch.compiler.is_compiling()
+        and not (
+            torch.compiler.is_compiling() and query.device.type == "cuda"
+        )  # traced on the CPU alone so far
         and not options.get("dropout")
         and _kernel(query, key, mask) is not None
         and query.shape[-1] == value.shape[-1]
