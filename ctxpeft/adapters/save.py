@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from ctxpeft.adapters.layout import CARD, FORMAT, VARIANT, WEIGHTS
 from ctxpeft.errors import AdapterError
 from ctxpeft.files import replacing, write_text
 from ctxpeft.hosts.handle import BaseHandle
+
+CODES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls the types of an adapter's tensors."""
 
 
 def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "path/to/this/folder") -> None:
@@ -23,16 +39,35 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder}: is a file; expected a folder to save the adapter in")
     variant = handle.variant
-    metadata = {"format": FORMAT, "fingerprint": variant.fingerprint(), "base": base_name(handle)}
     tensors = {key: value.contiguous() for key, value in handle.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         variant.to_yaml(folder / VARIANT, defaults=True)
         with replacing(folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata=_metadata(handle))
         write_text(folder / CARD, _card(handle, address))
     except OSError as error:
         raise AdapterError(f"{folder}: cannot be written ({error.strerror or error})") from None
+
+
+def _metadata(handle: BaseHandle) -> dict[str, str]:
+    return {"format": FORMAT, "fingerprint": handle.variant.fingerprint(), "base": base_name(handle)}
+
+
+def file_bytes(handle: BaseHandle) -> int:
+    """The size of adapter.safetensors, without writing it: a length of 8 bytes, a header padded to 8, the tensors.
+
+    The adapter may be on the meta device.
+    """
+    tensors = sorted(handle.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, Any] = {"__metadata__": _metadata(handle)}
+    end = 0
+    for key, tensor in tensors:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        dtype = CODES[tensor.dtype]
+        header[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    written = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-written // 8) * 8 + end
 
 
 def base_name(handle: BaseHandle) -> str:

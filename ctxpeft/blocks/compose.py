@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.precision import without_autocast
 
 Active = tuple[ContextModule, Tensor | None]
 Parts = tuple[ContextModule, Tensor | None, Read, Tensor | None]
@@ -54,7 +55,7 @@ def compose(
     """
     output = capture.output
     reads = read_all(capture, active)
-    with torch.autocast(output.device.type, enabled=False):
+    with without_autocast(output.device):
         o = output.to(active[0][0].dtype)
         content_weight = None
         tell = (lambda part: watch(capture, part)) if watch is not None else None
@@ -70,14 +71,14 @@ def compose(
 
 def read_all(capture: Capture, active: Sequence[Active]) -> list[Parts]:
     """What the modules answer to one capture, before anything is merged."""
-    with torch.autocast(capture.output.device.type, enabled=False):
+    with without_autocast(capture.output.device):
         return [(module, mask, *module.read(capture)) for module, mask in active]
 
 
 def add_behind(states: Tensor, reads: Sequence[Parts], heads: int, watch: Watch | None = None) -> Tensor:
     """What the output projection made of `heads` heads, (B, T, D), and behind it the reads of modules that pass it by,
     head beside head; shaped and typed as `states`."""
-    with torch.autocast(states.device.type, enabled=False):
+    with without_autocast(states.device):
         cut = states.reshape(*states.shape[:2], heads, -1).transpose(1, 2)
         tell = (lambda part: watch(Capture(output=cut), part)) if watch is not None else None
         o = cut.to(reads[0][0].dtype)

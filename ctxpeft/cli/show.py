@@ -18,21 +18,22 @@ def command(
     name: Annotated[str, typer.Argument(help="A shipped variant or a YAML file.", metavar="NAME")],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Count parameters on this hub id or directory.", metavar="M"),
+        typer.Option("--model", "-m", help="Count its cost on this hub id or directory.", metavar="M"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a variant: its equation, what it is for, its parameters on a model, and its YAML."""
+    """Show a variant: its equation, what it is for, what it costs on a model, and its YAML."""
     from ctxpeft.spec.load import load_variant
 
     variant = load_variant(name)
     result = _described(variant)
+    rows: list[tuple[str, str]] = []
     if model is not None:
-        result["model"] = _counted(variant, model)
+        result["model"], rows = _counted(variant, model)
     if json:
         emit("show", result)
     else:
-        _print(result, variant)
+        _print(result, variant, rows)
 
 
 def _described(variant: Variant) -> dict[str, Any]:
@@ -73,23 +74,37 @@ def _blocks(variant: Variant) -> list[dict[str, str]]:
     return list(found.values())
 
 
-def _counted(variant: Variant, model: str) -> dict[str, Any]:
+def _counted(variant: Variant, model: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """For `--json`, and as rows of text."""
+    from ctxpeft.analysis.cost import measure
     from ctxpeft.cli._model import empty_model
+    from ctxpeft.errors import HostError
     from ctxpeft.hosts.count import count_parameters
 
     skeleton = empty_model(model)
     base = sum(p.numel() for p in skeleton.parameters())
     trainable = count_parameters(skeleton, variant, "trainable")
-    return {
+    deployed = count_parameters(skeleton, variant, "deployed")
+    counted = {
         "name": model,
         "parameters": base,
         "trainable": trainable,
-        "deployed": count_parameters(skeleton, variant, "deployed"),
+        "deployed": deployed,
         "share": trainable / base,
     }
+    rows = [
+        (f"on {model}", f"{base:,} parameters"),
+        ("trainable", f"{trainable:,} ({trainable / base:.2%})"),
+        ("deployed", f"{deployed:,}"),
+    ]
+    try:
+        cost = measure(skeleton, variant)
+    except HostError as error:  # the parameters are known all the same
+        return {**counted, "cost": None, "uncounted": str(error)}, [*rows, ("cost", str(error))]
+    return {**counted, "cost": cost.plain()}, [*rows, *cost.rows()]
 
 
-def _print(result: dict[str, Any], variant: Variant) -> None:
+def _print(result: dict[str, Any], variant: Variant, rows: list[tuple[str, str]]) -> None:
     print(f"{result['name']}: {result['title']}" if result["title"] else result["name"])
     print()
     for equation in result["equations"]:
@@ -102,12 +117,7 @@ def _print(result: dict[str, Any], variant: Variant) -> None:
         ("identity at init", _answer(result["identity_at_init"])),
         ("fingerprint", result["fingerprint"]),
     ]
-    if "model" in result:
-        counted = result["model"]
-        facts.append((f"on {counted['name']}", f"{counted['parameters']:,} parameters"))
-        facts.append(("trainable", f"{counted['trainable']:,} ({counted['share']:.2%})"))
-        facts.append(("deployed", f"{counted['deployed']:,}"))
-    for line in aligned([(key, text) for key, text in facts if text]):
+    for line in aligned([(key, text) for key, text in [*facts, *rows] if text]):
         print(line)
     if result["blocks"]:
         print()

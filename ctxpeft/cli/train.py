@@ -22,6 +22,7 @@ from ctxpeft.cli._arguments import (
 from ctxpeft.errors import SpecError
 
 if TYPE_CHECKING:
+    from ctxpeft.analysis.cost import Cost
     from ctxpeft.training import Bench, Method, RunResult, TrainingConfig
 
 
@@ -79,6 +80,7 @@ def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> i
 
     resolved = resolve(bench, method, config)
     trainable, deployed = count_parameters(bench.base.model, method)
+    cost = _cost(bench, method)
     plan: dict[str, Any] = {
         "variant": method.name,
         "model": bench.base.name,
@@ -88,13 +90,28 @@ def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> i
         **task_facts(bench),
     }
     if json:
-        _output.emit("train", {"plan": plan})
+        _output.emit(
+            "train", {"plan": {**plan, "cost": cost if isinstance(cost, str) else cost and cost.plain()}}
+        )
         return 0
     console = _output.stdout()
     console.print("Nothing was run or written. The plan:", markup=False)
     for key, value in plan.items():
         console.print(f"  {key}: {value!r}" if isinstance(value, str) else f"  {key}: {value}", markup=False)
+    for line in [f"cost: {cost}"] if isinstance(cost, str) else cost.lines() if cost else ():
+        console.print(f"  {line}", markup=False)
     return 0
+
+
+def _cost(bench: Bench, method: Method) -> Cost | str | None:
+    """What the variant costs on this model, or why that cannot be said; nothing for a baseline."""
+    from ctxpeft.analysis.cost import measure
+    from ctxpeft.errors import HostError
+
+    try:
+        return measure(bench.base.model, method.variant) if method.variant else None
+    except HostError as error:
+        return str(error)
 
 
 def _print(result: RunResult, out: Path | None) -> None:

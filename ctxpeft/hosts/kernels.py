@@ -1,6 +1,6 @@
 """The kernels of torch that tell the log-sum-exp beside the output, under one call.
 
-All take q (B, H, T, d), k and v (B, H, S, d) with equal heads, and an additive mask broadcast to (B, H, T, S) or None.
+All take q (B, H, T, d), k and v (B, G, S, d), and an additive mask broadcast to (B, H, T, S) or None.
 Each backward reads rowsum(do * o) from the `o` it is handed, which `ctxpeft.hosts.fused` relies on.
 """
 
@@ -16,7 +16,12 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 class Kernel(Protocol):
-    """One kernel. `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides."""
+    """One kernel. grouped: whether G may be a divisor of H, else G = H.
+
+    `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides.
+    """
+
+    grouped: bool
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
@@ -38,6 +43,8 @@ class Kernel(Protocol):
 class Cpu:
     """torch's flash kernel on the CPU, with or without a mask."""
 
+    grouped = True
+
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         o, mass = aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=mask, scale=scaling
@@ -53,6 +60,8 @@ class Cpu:
 
 class Flash:
     """torch's flash kernel on CUDA: halves, no mask."""
+
+    grouped = False
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         o, mass, *rest, _ = aten._scaled_dot_product_flash_attention(
@@ -70,6 +79,8 @@ class Flash:
 
 class Efficient:
     """torch's memory-efficient kernel on CUDA: every float type it knows, with or without a mask."""
+
+    grouped = False
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
@@ -93,11 +104,11 @@ CPU, FLASH, EFFICIENT = Cpu(), Flash(), Efficient()
 def kernel_for(
     device: torch.device, dtype: torch.dtype, width: int, keys: int, masked: bool
 ) -> Kernel | None:
-    """The kernel that serves such a call, None where none does.
+    """The kernel that serves such a call, None where none does. Sketches on the meta device take that of the CPU.
 
     On CUDA rows and masks must be aligned: widths and, under a mask, the number of keys are multiples of 8.
     """
-    if device.type == "cpu":
+    if device.type in ("cpu", "meta"):
         return CPU if dtype in (torch.float32, torch.float64, torch.bfloat16) else None
     if device.type != "cuda" or width % 8 or dtype not in (torch.float32, *HALVES):
         return None

@@ -175,7 +175,7 @@ class Seam:
             output=output,
             hidden=None if self.hidden is None else self.hidden[:, None],
             rotated=query,
-            unrotated=None if self.unrotated is None else self.layer.unrotated(self.unrotated),
+            unrotated=self._unrotated_or(query),
             log_mass=log_mass,
             key_count=content.key_count,
             project_kv=self._project_kv,
@@ -192,6 +192,12 @@ class Seam:
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
+
+    def _unrotated_or(self, query: Tensor) -> Tensor | None:
+        """q before RoPE, if it was seen. A model without weights does not show it: there another of the same shape."""
+        if self.unrotated is not None:
+            return self.layer.unrotated(self.unrotated)
+        return query.clone() if query.is_meta else None
 
     def _states(self, capture: Capture, key: Tensor, value: Tensor) -> TextStates:
         """What this layer computed for the one row of this pass."""

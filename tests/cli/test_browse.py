@@ -166,6 +166,18 @@ def test_show_counts_on_a_model(shared: Path, capsys: Capture) -> None:
     assert "36,864 (1.17%)" in run(capsys, "show", "prefix-tuning-plus", "--model", model).out
 
 
+def test_show_what_it_costs(capsys: Capture) -> None:
+    """On the model that ships: 6 layers of 6 heads of 32, two statistics of 32 x 32 products each."""
+    cost = run(capsys, "show", "prefix-tuning-plus", "--model", "ctxpeft-mini", "--json").result["model"][
+        "cost"
+    ]
+    products = 2 * 6 * 6 * 32 * 32
+    assert cost["per_token"] == {"forward": products, "training": 3 * products, "decode": products}
+    assert cost["cache"] == 0
+    lines = run(capsys, "show", "prefix-tuning-plus", "--model", "ctxpeft-mini").out.splitlines()
+    assert any(line.split()[:2] == ["decode", f"+{products:,}"] for line in lines)
+
+
 def test_show_nothing(capsys: Capture) -> None:
     outcome = run(capsys, "show", "prefix-tunig")
     assert outcome.code == 2

@@ -45,6 +45,9 @@ def test_dry_run_writes_nothing(
     plain = run(capsys, "train", "--variant", "prefix-tuning-plus", *flags)
     assert plain.code == 0
     assert "Nothing was run or written" in plain.out
+    assert f"{plan['cost']['per_token']['training']:+,} FLOPs a token" in plain.out
+    none = run(capsys, "train", "--variant", "none", *flags, "--json").result["plan"]
+    assert none["cost"] is None
     many = run(capsys, "compare", "--variants", "ia3,none", *flags, "--seeds", 2, "--json")
     assert [row["runs"] for row in many.result["plan"]["variants"]] == [2, 1]
     assert not (tmp_path / "out").exists()

@@ -12,8 +12,15 @@ MUTANTS = (
     Mutant(
         "gradient of the fused mass dropped",
         "hosts/fused.py",
-        "(dmass / norm.clamp_min",
-        "(0 * dmass / norm.clamp_min",
+        "dmass / norm * do",
+        "0 * dmass / norm * do",
+        FUSED,
+    ),
+    Mutant(
+        "gradient of a fused mass without one of the output",
+        "hosts/fused.py",
+        "dmass / step * first",
+        "0 * dmass * first",
         FUSED,
     ),
     Mutant(
@@ -26,15 +33,15 @@ MUTANTS = (
     Mutant(
         "fused mask dropped",
         "hosts/fused.py",
-        "additive = additive[..., : key.shape[2]].to(query.dtype)",
-        "additive = None",
+        "return mask[..., :length].to(query.dtype)",
+        "return torch.zeros_like(mask[..., :length], dtype=query.dtype)",
         FUSED,
     ),
     Mutant(
-        "keys of other heads in the fused kernel",
+        "keys of other heads for one query",
         "hosts/fused.py",
-        "t.repeat_interleave(repeat, 1)",
-        "t.repeat(1, repeat, 1, 1)",
+        "query.reshape(batch, groups, heads // groups, -1)",
+        "query.reshape(batch, heads // groups, groups, -1).transpose(1, 2)",
         FUSED,
     ),
     Mutant("mask off by one", READ, ".tril()", ".tril(-1)", CONTENT),

@@ -123,9 +123,9 @@ MUTANTS = (
     ),
     Mutant(
         "autocast inside the blocks",
-        COMPOSE,
+        "blocks/precision.py",
         "enabled=False",
-        "enabled=torch.is_autocast_enabled(output.device.type)",
+        "enabled=True",
         algebra("merges-are-single-precision"),
     ),
 )
