@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import optuna
@@ -132,10 +133,13 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
         "validation_examples": len(laboratory.bench.task.validation),
         "test_examples": len(laboratory.bench.task.test),
         "steps": laboratory.steps,
+        "input_tokens": median(len(example) for example in laboratory.bench.train),
+        "gqa": laboratory.bench.base.gqa,
         "batch_size": laboratory.config.batch_size * laboratory.config.gradient_accumulation,
         "rung_steps": laboratory.rung_steps,
         "keep": job.search.keep,
         "objective": job.search.objective,
+        "guide": job.search.guide,
         "seed": job.search.seed,
         "trials": job.search.trials,
         "budget": target.parameters if target else None,
