@@ -67,6 +67,7 @@ def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool 
         study = open_study(job.url, job.study, laboratory.describe(), job.space.file.anchors)
         about = about_search(job, laboratory, command)
         study.set_user_attr("about", about)
+        study.set_metric_names([f"held-out {job.search.objective}"])  # read by optuna-dashboard
         recover(study, owner)
         watch = Watch()
         total = job.search.trials + len(job.space.file.anchors)
