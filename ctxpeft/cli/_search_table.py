@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ctxpeft.cli._output import stdout
 from ctxpeft.cli._tables import print_table
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def print_found(found: Found) -> None:
     )
     told = ", ".join(f"{n} {what}" for what, n in sorted(counts(found.rows).items()))
     print(f"\n{told}\n" if told else "")
+    console = stdout()
     for sentence in answer(found.rows, found.finals, found.about):
-        print(sentence)
+        console.print(sentence, markup=False)
     print(f"\nreport  {found.out / 'report.html'}")
     if found.best is not None:
         print(f"best    {found.out / 'best.yaml'}")

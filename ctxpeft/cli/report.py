@@ -36,7 +36,8 @@ def command(
     """
     from ctxpeft.search.run import stored, write_found
 
-    require("matplotlib", "plots", "the report of a search")
+    for package in ("matplotlib", "latex2mathml"):
+        require(package, "plots", "the report of a search")
     if (folder is None) == (storage is None):
         raise CtxpeftError("expected the folder of a search, or --storage URL")
     target = out or folder
@@ -55,6 +56,12 @@ def command(
 def _own(folder: Path | None) -> str:
     """The URL of a folder's own study."""
     assert folder is not None
+    if not folder.exists():
+        raise CtxpeftError(f"no folder {folder}: expected the folder of a search, or --storage URL")
     if not (folder / "study.db").is_file():
-        raise CtxpeftError(f"{folder} holds no study.db: expected the folder of a search, or --storage URL")
+        elsewhere = (folder / "search.json").is_file()
+        why = "; its study is in another storage, give --storage URL --study NAME" if elsewhere else ""
+        raise CtxpeftError(
+            f"{folder} holds no study.db{why or ': expected the folder of a search, or --storage URL'}"
+        )
     return f"sqlite:///{(folder / 'study.db').as_posix()}"

@@ -82,7 +82,8 @@ def command(
     if dry_run:
         _dry_run(found, model, json)
         return
-    require("matplotlib", "plots", "the report of a search")
+    for package in ("matplotlib", "latex2mathml"):
+        require(package, "plots", "the report of a search")
     from ctxpeft.search.job import Job, model_of, task_of
     from ctxpeft.search.run import search
 

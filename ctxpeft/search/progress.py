@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from ctxpeft.search.outcome import TRAINED, Row, counts, ranking, tried
+from ctxpeft.search.outcome import TRAINED, Row, ranking, tried
+from ctxpeft.search.panel import panel, running, tally
 from ctxpeft.search.score import shown
 
 
@@ -40,22 +41,27 @@ class Watch:
 class Progress:
     """Shows the best so far, a bar with the time left, and what became of the trials.
 
-    total: designs to train, anchors included. objective: `loss` or `metric`. after: what follows the designs.
+    total: designs to train, anchors included. objective: `loss` or `metric`. workers: processes that share them.
+    finals: full runs that follow. rung: length of a rate's run at the rung, as a part of a full one.
     """
 
     interval_s = 30.0
 
-    def __init__(self, total: int, objective: str, watch: Watch, after: str = "") -> None:
+    def __init__(
+        self, total: int, objective: str, watch: Watch, workers: int = 1, finals: int = 0, rung: float = 0.0
+    ) -> None:
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False)
         if not self.console.is_terminal:
             self.console.soft_wrap = True
-        self.total, self.objective, self.watch, self.after = total, objective, watch, after
+        self.total, self.objective, self.watch = total, objective, watch
+        self.workers, self.finals, self.rung = workers, finals, rung
         self.rows: Sequence[Row] = []
         self.began = time.monotonic()
         self.told: set[int] = set()
         self.at_start = 0
+        self.finals_began: float | None = None
         self._spoke = 0.0
         self._live: Any = None
         watch.progress = self
@@ -108,44 +114,76 @@ class Progress:
         now = time.monotonic()
         if self._live is None and now - self._spoke > self.interval_s:
             self._spoke = now
-            self.say(f"{self._left()}; {self._activity()}")
+            self.say(f"{self._left()}; {tally(self.rows)}; {self._activity()}")
 
     def _trained(self) -> int:
         return len(tried(self.rows)) + sum(
             1 for r in self.rows if r.anchor and r.outcome in (*TRAINED, "memoised")
         )
 
+    def fresh(self, text: str) -> None:
+        """The finals have come to another method."""
+        self.finals_began = self.finals_began or time.monotonic()
+        self.watch.start("", 0)
+        self.watch.activity = text
+        self.say(text)
+
     def _left(self) -> str:
         done = self._trained()
-        fresh = done - self.at_start
-        if not fresh:
-            return f"{done}/{self.total} designs"
-        seconds = (time.monotonic() - self.began) / fresh * max(0, self.total - done)
-        return f"{done}/{self.total} designs, about {clock(seconds)} left{self.after}"
+        designs = f"{done}/{self.total} designs"
+        after = self._finals_s()
+        if self.finals_began is not None:
+            left = max(0.0, after - (time.monotonic() - self.finals_began))
+            return f"{designs}, fresh seeds: about {clock(left)} left" if after else f"{designs}, fresh seeds"
+        then = ", then fresh seeds" if self.finals else ""
+        each = self._design_s()
+        if each is None:
+            return f"{designs}{then}"
+        then += f" for about {clock(after)}" if then and after else ""
+        return f"{designs}, about {clock(each * max(0, self.total - done))} left{then}"
+
+    def _design_s(self) -> float | None:
+        """Seconds until one more design is done: as this process sees it, or as former ones noted it."""
+        fresh = self._trained() - self.at_start
+        if fresh:
+            return (time.monotonic() - self.began) / fresh
+        noted = [row.seconds for row in self.rows if row.outcome in TRAINED and row.seconds]
+        return sum(noted) / len(noted) / self.workers if noted else None
+
+    def _finals_s(self) -> float:
+        """Seconds that the full runs of the finals take, from those of the completed trials."""
+        full = [
+            row.seconds / (1 + self.rung * len(row.rates))
+            for row in self.rows
+            if row.outcome == "completed" and row.seconds
+        ]
+        return self.finals * sum(full) / len(full) / self.workers if full else 0.0
 
     def _activity(self) -> str:
         w = self.watch
-        return f"{w.activity}: step {w.step}/{w.steps}" if w.activity and w.steps else w.activity or "waiting"
+        if w.activity:
+            return f"{w.activity}: step {w.step}/{w.steps}" if w.steps else w.activity
+        return running(self.rows) or "waiting"
 
     def _panel(self) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+        size = self.console.size
+        return panel(
+            self.rows,
+            self.objective,
+            self._trained(),
+            self.total,
+            self._left(),
+            self._activity(),
+            size.width,
+            size.height,
+        )
 
-        line = Table.grid(padding=(0, 1))
-        line.add_row(
-            ProgressBar(total=max(1, self.total), completed=self._trained(), width=32), Text(self._left())
-        )
-        best = ranking(self.rows)
-        told = ", ".join(f"{n} {what}" for what, n in sorted(counts(self.rows).items()) if what != "running")
-        best_text = f"best so far: {describe(best[0], self.objective)}" if best else "best so far: none yet"
-        return Group(
-            line,
-            Text(best_text, style="bold"),
-            Text(told or "no design yet", style="dim"),
-            Text(self._activity()),
-        )
+
+def announce(text: str) -> None:
+    """One line before anything can be shown: loading a model takes a while."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False, style="dim")
 
 
 def describe(row: Row, objective: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import optuna
@@ -18,7 +19,7 @@ from ctxpeft.search.finals import Finals, finalists, run_finals
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import exhausted, work
 from ctxpeft.search.outcome import Row, rows_of
-from ctxpeft.search.progress import Progress, Watch, clock
+from ctxpeft.search.progress import Progress, Watch, announce, clock
 from ctxpeft.search.storage import discard, load_study, open_study, owned, recover
 from ctxpeft.search.workers import designs_in_processes, finals_in_processes
 
@@ -61,15 +62,18 @@ def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool 
     with owned(job.out) as owner:
         if fresh:
             discard(job.out, job.url, job.study)
+        announce(f"loading {job.model} and the data")
         laboratory = job.open()
         study = open_study(job.url, job.study, laboratory.describe(), job.space.file.anchors)
         about = about_search(job, laboratory, command)
         study.set_user_attr("about", about)
+        study.set_metric_names([f"held-out {job.search.objective}"])  # read by optuna-dashboard
         recover(study, owner)
         watch = Watch()
         total = job.search.trials + len(job.space.file.anchors)
-        then = ", then fresh seeds" if job.search.finalists else ""
-        with Progress(total, job.search.objective, watch, then) as progress:
+        methods = job.search.finalists + len(job.space.file.anchors) if job.search.finalists else 0
+        final_runs = methods * job.search.seeds
+        with Progress(total, job.search.objective, watch, workers, final_runs, job.search.rung) as progress:
             progress.resumed(rows_of(study.get_trials(deepcopy=False)))
             if workers > 1:
                 designs_in_processes(job, study, owner, workers, progress.show)
@@ -78,12 +82,11 @@ def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool 
             rows = rows_of(study.get_trials(deepcopy=False))
             if exhausted(rows):
                 progress.say("the last designs were all known or infeasible: the space seems used up")
-            watch.activity = "fresh seeds"
             if workers > 1 and job.search.finalists:
                 count = len(finalists(rows, job.search.finalists)) * job.search.seeds
-                progress.say(f"fresh seeds: {count} full runs in {workers} processes")
+                progress.fresh(f"fresh seeds: {count} full runs in {workers} processes")
                 finals_in_processes(job, owner, workers)
-            finals = run_finals(laboratory, rows, progress.say) if job.search.finalists else None
+            finals = run_finals(laboratory, rows, progress.fresh) if job.search.finalists else None
         study.set_user_attr("finals", finals.plain() if finals else None)
         write_found(job.out, rows, finals, about)
         progress.say(f"{len(rows)} trials in {clock(time.monotonic() - began)}")
@@ -132,10 +135,13 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
         "validation_examples": len(laboratory.bench.task.validation),
         "test_examples": len(laboratory.bench.task.test),
         "steps": laboratory.steps,
+        "input_tokens": median(len(example) for example in laboratory.bench.train),
+        "gqa": laboratory.bench.base.gqa,
         "batch_size": laboratory.config.batch_size * laboratory.config.gradient_accumulation,
         "rung_steps": laboratory.rung_steps,
         "keep": job.search.keep,
         "objective": job.search.objective,
+        "guide": job.search.guide,
         "seed": job.search.seed,
         "trials": job.search.trials,
         "budget": target.parameters if target else None,

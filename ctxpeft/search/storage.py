@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sqlite3
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -69,16 +70,43 @@ def _write_lock(connection: Connection) -> None:
 
 def load_study(url: str, name: str | None) -> optuna.Study:
     """A study that exists; the only one if `name` is None. Raises CtxpeftError naming what the storage holds."""
+    _check_file(url)
     storage = open_storage(url)
     names = optuna.get_all_study_names(storage)
+    if not names:
+        raise CtxpeftError(f"{without_password(url)} holds no study: nothing was searched there yet")
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:
-        held = ", ".join(sorted(names)) or "none"
+        held = ", ".join(sorted(names))
         raise CtxpeftError(f"{without_password(url)} holds {len(names)} studies; give --study NAME ({held})")
     if name not in names:
         raise CtxpeftError(f"{without_password(url)} holds no study '{name}'{did_you_mean(name, names)}")
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def _check_file(url: str) -> None:
+    """Refuse an SQLite file that is not there or is something else, since opening it would make a study of it."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return
+    path = Path(str(parsed.database))
+    if not path.is_file():
+        raise CtxpeftError(f"no database at {path}: expected the one that ctxpeft search wrote")
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise CtxpeftError(f"{path} cannot be read as a database: {error}") from None
+    if ("studies",) not in tables:
+        raise CtxpeftError(
+            f"{path} is a database of something else: expected the one that ctxpeft search wrote"
+        )
 
 
 def open_study(url: str, name: str, described: Mapping[str, Any], anchors: list[str]) -> optuna.Study:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from multiprocessing.connection import wait
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
 import optuna
 
@@ -22,6 +27,7 @@ from ctxpeft.search.storage import load_study
 
 INTERRUPTED = 130
 POLL_S = 2.0
+GRACE_S = 5.0
 Part = Callable[[Job, str, int, int], None]
 
 
@@ -45,16 +51,25 @@ def finals_in_processes(job: Job, owner: str, workers: int) -> None:
 
 
 def _in_processes(part: Part, job: Job, owner: str, workers: int, follow: Callable[[], None]) -> None:
+    """Run `part` in each of some processes. An interrupt of this one is told to them, each ends at its next step."""
     context = multiprocessing.get_context("spawn")
     shared = replace(job, threads=max(1, (os.cpu_count() or 1) // workers))
-    arguments = [(part, shared, owner, index, workers) for index in range(workers)]
-    processes = [context.Process(target=_main, args=a) for a in arguments]
-    for process in processes:
-        process.start()
+    pipes = [context.Pipe() for _ in range(workers)]
+    processes = [
+        context.Process(target=_main, args=(part, shared, owner, index, workers, theirs))
+        for index, (_, theirs) in enumerate(pipes)
+    ]
+    with _signals_held():
+        for process in processes:
+            process.start()
     try:
         while any(process.is_alive() for process in processes):
             time.sleep(POLL_S)
             follow()
+    except BaseException:
+        for process, (ours, _) in zip(processes, pipes, strict=True):
+            _stop(process, ours)
+        raise
     finally:
         for process in processes:
             process.join()
@@ -68,20 +83,53 @@ def _in_processes(part: Part, job: Job, owner: str, workers: int, follow: Callab
         )
 
 
-def _main(part: Part, job: Job, owner: str, index: int, workers: int) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _stop(process: SpawnProcess, pipe: Connection) -> None:
+    """Interrupt a worker that is at work; one that still loads holds no trial and is ended at once."""
+    if not pipe.poll():
+        process.terminate()
+        return
+    with contextlib.suppress(OSError):
+        pipe.send(None)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Processes started here get no SIGINT of the terminal: it would hit them amid their imports.
+
+    One that comes meanwhile reaches this process afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # the first process starts it, and it would let SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _main(part: Part, job: Job, owner: str, index: int, workers: int, pipe: Connection) -> None:
+    try:
+        threading.Thread(target=_obey, args=(pipe,), daemon=True).start()
+        pipe.send(None)
         part(job, owner, index, workers)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _end_with_parent() -> None:
-    """End at once when the parent is gone: its next start takes this worker's trials for interrupted ones."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+def _obey(pipe: Connection) -> None:
+    """Interrupt the main thread when told so, and do not wait long for it; end at once when the parent is gone.
+
+    The next start takes a trial that was left behind for an interrupted one.
+    """
+    try:
+        pipe.recv()
+    except EOFError:
+        os._exit(1)
+    _thread.interrupt_main()
+    time.sleep(GRACE_S)
+    os._exit(INTERRUPTED)
 
 
 def _designs(job: Job, owner: str, index: int, workers: int) -> None:

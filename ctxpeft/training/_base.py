@@ -33,6 +33,13 @@ class Base:
         return int(found) if isinstance(found, int) and found > 0 else None
 
     @property
+    def gqa(self) -> int | None:
+        """Query heads per key and value head, if the configuration says so."""
+        config = self.model.config.get_text_config()
+        queries, keys = (getattr(config, f"num_{what}_heads", None) for what in ("attention", "key_value"))
+        return queries // keys if isinstance(queries, int) and isinstance(keys, int) and keys > 0 else None
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         found: torch.device = next(iter(self.model.parameters())).device

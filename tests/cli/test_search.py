@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 
 from ctxpeft.spec.load import load_variant
@@ -71,23 +74,56 @@ MISTAKES = [
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
     (["search"], "Missing argument 'SPACE'"),
     (["report"], "expected the folder of a search, or --storage URL"),
-    (["report", "nowhere"], "nowhere holds no study.db"),
+    (["report", "nowhere"], "no folder nowhere: expected the folder of a search"),
+    (["report", "FOLDER"], "holds no study.db: expected the folder of a search"),
+    (["report", "FOLDER/elsewhere"], "its study is in another storage, give --storage URL --study NAME"),
+    (["report", "FOLDER/garbage"], "garbage/study.db cannot be read as a database: file is not a database"),
+    (["report", "FOLDER/other"], "other/study.db is a database of something else"),
+    (["report", "FOLDER/two"], "holds 2 studies; give --study NAME (first, second)"),
+    (["report", "FOLDER/two", "--study", "frist"], "holds no study 'frist'; did you mean 'first'?"),
+    (["report", "FOLDER/two", "--study", "first"], "study 'first' was not made by ctxpeft search"),
+    (
+        ["report", "--storage", "sqlite:///FOLDER/none.db", "--out", "FOLDER/x"],
+        "none.db: expected the one that",
+    ),
+    (
+        ["report", "FOLDER", "--storage", "sqlite:///x.db"],
+        "expected the folder of a search, or --storage URL",
+    ),
     (["report", "--storage", "sqlite:///:memory:"], "say where to write: --out DIR"),
     (["report", "--storage", "nonsense", "--out", "x"], "storage nonsense cannot be opened"),
 ]
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Folders that are no search's, each in its own way."""
+    for name in ("elsewhere", "garbage", "other", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere" / "search.json").write_text("{}")
+    (tmp_path / "garbage" / "study.db").write_text("no database " * 100)
+    with contextlib.closing(sqlite3.connect(tmp_path / "other" / "study.db")) as connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    for study in ("first", "second"):
+        optuna.create_study(study_name=study, storage=f"sqlite:///{tmp_path / 'two' / 'study.db'}")
+    return tmp_path
+
+
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_mistakes_are_one_sentence_and_exit_2(
-    arguments: list[str], message: str, capsys: Capture, space: Path, tiny_model: Path
+    arguments: list[str], message: str, capsys: Capture, space: Path, tiny_model: Path, folder: Path
 ) -> None:
-    places = {"SPACE": str(space), "MODEL": str(tiny_model)}
-    done = run(capsys, *(places.get(argument, argument) for argument in arguments))
+    places = {"SPACE": str(space), "MODEL": str(tiny_model), "FOLDER": str(folder)}
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = run(capsys, *arguments)
     assert done.code == 2
     assert message in done.err
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
     assert done.out == ""
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_shipped_space_can_be_copied_and_validated(capsys: Capture, tmp_path: Path) -> None:

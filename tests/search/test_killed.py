@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
+import pytest
 
 from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.storage import load_study
@@ -42,6 +48,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "NO_COLOR": "1"},
+            start_new_session=True,
         )
 
     def results(self) -> dict[Path, int]:
@@ -112,3 +119,78 @@ def test_workers_end_with_the_process_that_started_them(
     assert process.returncode == 0, err
     assert before.items() <= command.results().items()
     assert len(tried(command.rows())) == 2
+
+
+@pytest.mark.parametrize("when", ["while the workers load", "amid the work"])
+def test_an_interrupt_of_the_terminal_ends_workers_cleanly(
+    tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str], when: str
+) -> None:
+    """Ctrl-C reaches every process of the terminal at once; none shows where it was."""
+    command = Command(tmp_path, tiny_model, tiny_task)
+    process = command.start("--workers", "2", "steps=40")
+    if when == "amid the work":
+        wait_for(command, process, 2)
+    else:
+        end = time.monotonic() + 600
+        while workers_of(process) < 2 and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: interrupted; what was finished is saved")
+    assert time.monotonic() - began < 60
+    assert not any(row.outcome == "failed" for row in command.rows())
+    before = command.results()
+    process = command.start("steps=40")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert before.items() <= command.results().items()
+    assert len(tried(command.rows())) == 2
+
+
+def workers_of(process: subprocess.Popen[str]) -> int:
+    """Worker processes that have begun."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(process.pid).children(recursive=True)
+        return sum(any("spawn_main" in part for part in child.cmdline()) for child in children)
+    return 0
+
+
+def test_on_a_terminal_it_draws_a_panel_and_ctrl_c_leaves_the_terminal_as_it_was(
+    tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]
+) -> None:
+    command = Command(tmp_path, tiny_model, tiny_task)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm-256color", COLUMNS="100", LINES="30")
+        os.execv(command.arguments[0], [*command.arguments, "steps=40"])
+    seen, pressed = b"", False
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                seen += os.read(terminal, 1 << 16)
+            except OSError:  # the other side is closed
+                break
+        if not pressed and b"at the rung" in seen and b"in full: step" in seen:
+            os.write(terminal, b"\x03")
+            pressed = True
+    _, status = os.waitpid(pid, 0)
+    text = seen.decode()
+    assert os.waitstatus_to_exitcode(status) == 130, text
+    assert "0/4 designs" in text
+    assert "best so far" in text
+    assert "prefix-tuning-plus (anchor)" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is shown again"
+    assert "interrupted; what was finished is saved" in text[text.rindex("\x1b[?25h") :]
+    process = command.start("steps=40")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "resuming: " in err
+    process = command.start("steps=40", "--fresh")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "resuming: " not in err
+    assert "[4/4]" in err

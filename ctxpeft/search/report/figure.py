@@ -8,7 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 INK, MUTED, ACCENT, SECOND, FAINT = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", ACCENT: "--accent", SECOND: "--second", FAINT: "--line"}
+GOOD, BAD = "#060606", "#070707"
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    ACCENT: "--accent",
+    SECOND: "--second",
+    FAINT: "--line",
+    GOOD: "--good",
+    BAD: "--bad",
+}
 _RC = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -50,5 +59,8 @@ def svg(name: str, width: float, height: float, draw: Callable[[Any], None], des
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", text)
+    referred = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in referred else "", text)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

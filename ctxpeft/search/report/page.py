@@ -1,4 +1,4 @@
-"""The page: what the template shows, put together from rows and finals."""
+"""The page: what the templates show, put together from rows and finals."""
 
 from __future__ import annotations
 
@@ -11,14 +11,31 @@ from ctxpeft.files import write_text
 from ctxpeft.search.export import best_row, best_variant
 from ctxpeft.search.finals import Finals
 from ctxpeft.search.outcome import Row, counts, ranking, tried
+from ctxpeft.search.report import pictures, words
 from ctxpeft.search.report.choices import choices_of
-from ctxpeft.search.report.pictures import effects, history, rung_against_full, size_against_score
-from ctxpeft.search.report.words import answer, rung_in_words
-from ctxpeft.search.score import natural
+from ctxpeft.search.report.importance import importance_of
+from ctxpeft.search.report.maths import written
+from ctxpeft.search.report.rules import rules_of
+from ctxpeft.search.report.scale import Scale, scale_of
 from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.yaml_lines import dump_yaml
 
 TEMPLATE = "page.html.j2"
+OUTCOMES = ("completed", "pruned", "failed", "memoised", "infeasible", "interrupted", "running")
+SECTIONS = (
+    ("anchors", "Against the anchors"),
+    ("design", "The design"),
+    ("tried", "How many were tried"),
+    ("front", "Size and score"),
+    ("history", "History"),
+    ("importance", "What mattered"),
+    ("choices", "Effect of each choice"),
+    ("rules", "Construction guide"),
+    ("rung", "The rung"),
+    ("trials-section", "Every trial"),
+    ("again", "To do it again"),
+)
 
 
 def write_report(path: Path, rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> None:
@@ -30,78 +47,162 @@ def render(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) ->
     """The report as HTML. It links to nothing outside itself."""
     import jinja2
 
-    loader = jinja2.PackageLoader("ctxpeft.search.report", "")
+    loader = jinja2.PackageLoader("ctxpeft.search.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(TEMPLATE).render(**context(rows, finals, about))
+    return environment.get_template(TEMPLATE).render(**context(rows, finals, about)).lstrip()
 
 
 def context(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> dict[str, Any]:
-    """Everything the template names."""
-    objective = str(about["objective"])
-    best = best_row(rows, finals)
-    variant = best_variant(best, about) if best else None
-    anchors = [row for row in rows if row.anchor and row.outcome in ("completed", "memoised", "failed")]
-    return {
+    """Everything the templates name."""
+    scale = scale_of(about, rows)
+    found = {
         "about": about,
-        "objective": objective,
-        "answer": answer(rows, finals, about),
-        "best": best,
+        "objective": scale.objective,
+        "scale": scale,
+        "headline": words.headline(rows, finals, about),
+        "tally": words.tally(finals) if finals else "",
+        "remarks": words.remarks(rows, finals, about),
         "finals": finals,
-        "yaml": variant.to_yaml() if variant else "",
-        "equations": variant_equations(variant) if variant else [],
-        "anchors": anchors,
+        "anchors": [row for row in rows if row.anchor and row.outcome in ("completed", "memoised", "failed")],
+        "published": {row.number: _published(row) for row in rows if row.anchor},
         "counts": counts(rows),
         "tried": len(tried(rows)),
-        "total": len([row for row in rows if not row.anchor]),
-        "pictures": _pictures(rows, objective),
-        "rung": rung_in_words(rows, about),
-        "table": [_cells(row, objective) for row in _sorted(rows)],
-        "refused": _refused(rows),
-        "failed": [row for row in rows if row.outcome == "failed"],
+        "rung": words.rung_in_words(rows, about),
+        **_answer(best_row(rows, finals), about),
+        **_pictures(rows, finals, scale),
+        **_choices(rows, scale),
+        **_rules(rows, about),
+        **_trials(rows, scale),
+    }
+    there = {
+        "anchors": found["best"],
+        "design": found["best"],
+        "front": found["front"],
+        "history": found["history"],
+    }
+    return {**found, "sections": [(id_, title) for id_, title in SECTIONS if there.get(id_, True)]}
+
+
+def _answer(best: Row | None, about: dict[str, Any]) -> dict[str, Any]:
+    if best is None:
+        return {"best": None}
+    variant = best_variant(best, about)
+    return {
+        "best": best,
+        "largest": max((r.rate for r in best.rates), default=None),
+        "written": written(variant),
+        "yaml": dump_yaml(variant.to_dict()),
     }
 
 
-def _pictures(rows: Sequence[Row], objective: str) -> list[tuple[str, str, str]]:
-    if not ranking(rows):
-        return []
-    note = (
-        "Every trained design at the rung, best mean first; a bar is the mean, the number of designs stands behind the "
-        "name. Means are raw: choices that come together share their effect."
+def _published(row: Row) -> str:
+    if not row.published or row.published == row.parameters:
+        return ""
+    return f"{row.published:,} as published{f'; here {row.size}' if row.size else ''}"
+
+
+def _pictures(rows: Sequence[Row], finals: Finals | None, scale: Scale) -> dict[str, Any]:
+    done = ranking(rows)
+    sizes = [row.parameters for row in done if row.parameters]
+    near = "They stand at one budget" if sizes and max(sizes) <= 1.1 * min(sizes) else "Sizes differ"
+    return {
+        "against": pictures.against(finals.versus) if finals else "",
+        "front": pictures.pareto(rows, scale),
+        "front_note": f"{near}: {min(sizes):,} to {max(sizes):,} trainable parameters." if sizes else "",
+        "history": pictures.history(rows, scale) if done else "",
+        "rung_picture": pictures.rung_against_full(rows, scale),
+    }
+
+
+def _choices(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
+    choices, importance = choices_of(rows), importance_of(rows)
+    return {
+        "choices": choices,
+        "effects": pictures.effects(choices, scale),
+        "importance": importance,
+        "importance_note": words.importance_in_words(importance),
+    }
+
+
+def _rules(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
+    found = rules_of(rows, about)
+    return {
+        "guide_note": words.guide_in_words(found, about.get("guide")),
+        "tested": [t for t in found if t.kept and t.broken],
+        "untested": [t for t in found if bool(t.kept) != bool(t.broken)],
+    }
+
+
+def _trials(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
+    metric = _metric(rows)
+    shown = f"validation {words.metric(metric)}" if metric else ""
+    headings = (
+        ("trial", True),
+        ("outcome", False),
+        ("design", False),
+        ("parameters", True),
+        ("rate", True),
+        ("at the rung", True),
+        ("full run", True),
+        (shown, True),
+        ("seconds", True),
     )
-    drawn = [
-        ("Progress of the search", history(rows, objective), "Anchors are trained first and never pruned."),
-        ("Score by design choice", effects(choices_of(rows), objective), note),
-        ("Size and score", size_against_score(rows, objective), "Completed trials."),
-        ("What the rung promised", rung_against_full(rows, objective), ""),
-    ]
-    return [picture for picture in drawn if picture[1]]
+    return {
+        "columns": [column for column in headings if column[0]],
+        "metric": metric,
+        "outcomes": [what for what in OUTCOMES if any(row.outcome == what for row in rows)],
+        "table": [_cells(row, scale) for row in _sorted(rows)],
+        "failed": [row for row in rows if row.outcome == "failed"],
+        "refused": _refused(rows),
+    }
+
+
+def _metric(rows: Sequence[Row]) -> str:
+    """The first metric of the full runs that is no loss."""
+    names = (name for row in rows for name in row.metrics)
+    return next((name for name in names if "loss" not in name), "")
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
-    order = {"completed": 0, "pruned": 1, "failed": 2, "memoised": 3, "infeasible": 4}
-    return sorted(
-        rows,
-        key=lambda r: (order.get(r.outcome, 5), r.value if r.value is not None else r.rung or 0, r.number),
-    )
+    def key(row: Row) -> tuple[int, float, int]:
+        value = row.value if row.value is not None else row.rung
+        return OUTCOMES.index(row.outcome), value if value is not None else 0.0, row.number
+
+    return sorted(rows, key=key)
 
 
-def _cells(row: Row, objective: str) -> dict[str, Any]:
-    equations = variant_equations(load_variant(row.variant)) if row.variant else []
+def _cells(row: Row, scale: Scale) -> dict[str, Any]:
+    variant = load_variant(row.variant) if row.variant else None
+    told = (f"{r.rate:g}: {'diverged' if r.value is None else f'{scale.of(r.value):.4f}'}" for r in row.rates)
     return {
         "number": row.number,
         "outcome": row.outcome,
         "name": row.anchor or " + ".join(row.templates) or row.name,
         "is_anchor": bool(row.anchor),
-        "equations": equations,
+        "equations": variant_equations(variant) if variant else [],
+        "yaml": dump_yaml(variant.to_dict()) if variant else "",
         "parameters": row.parameters,
-        "rate": row.rate,
+        "rate": getattr(row, "rate_text", "") or (f"{row.rate:g}" if row.rate else ""),
+        "first_rate": row.rate,
+        "rates": ", ".join(told),
+        "tasks": [_task(score, scale) for score in getattr(row, "tasks", ())],
         "edge": row.rate_at_edge,
-        "rung": None if row.rung is None else natural(row.rung, objective),
-        "value": None if row.value is None else natural(row.value, objective),
+        "rung": None if row.rung is None else scale.of(row.rung),
+        "value": None if row.value is None else scale.of(row.value),
         "metrics": row.metrics,
         "seconds": row.seconds,
         "reason": row.reason,
     }
+
+
+def _task(score: Any, scale: Scale) -> str:
+    """What a trial reached on one of several tasks."""
+    parts = [f"rung {scale.of(score.rung):.4f}" if score.rung is not None else ""]
+    parts += [f"full {scale.of(score.value):.4f}" if score.value is not None else ""]
+    parts += [
+        f"{words.metric(name)} {value:.4f}" for name, value in score.metrics.items() if "loss" not in name
+    ]
+    return f"{score.task}: {', '.join(part for part in parts if part)}"
 
 
 def _refused(rows: Sequence[Row]) -> list[tuple[str, int]]:

@@ -1,30 +1,64 @@
-"""The pictures of a report."""
+"""The pictures of a report: how the search went, what was chosen, what the rung promised."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
+from ctxpeft.search.finals import Versus
 from ctxpeft.search.outcome import Row
 from ctxpeft.search.report.choices import Choice
-from ctxpeft.search.report.figure import ACCENT, INK, MUTED, SECOND, svg
-from ctxpeft.search.score import natural
+from ctxpeft.search.report.figure import ACCENT, BAD, GOOD, INK, MUTED, SECOND, svg
+from ctxpeft.search.report.front import front
+from ctxpeft.search.report.scale import Scale
+from ctxpeft.search.report.words import interval, metric
+
+WIDTH = 7.2
 
 
-def axis_label(objective: str) -> str:
-    """What the score axis says."""
-    return "held-out loss (lower is better)" if objective == "loss" else "held-out metric"
+def against(versus: Sequence[Versus]) -> str:
+    """Winner minus each anchor with its interval, one row an anchor; what is better lies on the right."""
+    if not versus:
+        return ""
+    colours = {"better": GOOD, "worse": BAD}
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=1)
+        for place, v in enumerate(versus):
+            colour = colours.get(v.verdict, MUTED)
+            axes.plot(
+                [v.interval.low, v.interval.high],
+                [place, place],
+                color=colour,
+                linewidth=3,
+                solid_capstyle="butt",
+            )
+            axes.scatter([v.interval.mean], [place], s=36, color=colour, zorder=3)
+        axes.set_yticks(range(len(versus)), [v.anchor for v in versus])
+        axes.set_ylim(len(versus) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        if not versus[0].greater_is_better:
+            axes.invert_xaxis()
+        axes.set_xlabel(f"winner minus anchor, {versus[0].split} {metric(versus[0].metric)}; right is better")
+
+    told = "; ".join(f"{v.anchor} {interval(v)}, {v.verdict}" for v in versus)
+    return svg(
+        "against",
+        WIDTH,
+        0.62 + 0.3 * len(versus),
+        draw,
+        f"Winner minus each anchor with its interval: {told}",
+    )
 
 
-def history(rows: Sequence[Row], objective: str) -> str:
+def history(rows: Sequence[Row], scale: Scale) -> str:
     """Every completed trial in order, anchors apart, and the best so far."""
-    done = [
-        (r, natural(r.value, objective)) for r in rows if r.outcome == "completed" and r.value is not None
-    ]
-    pruned = [
-        (r.number, natural(r.rung, objective)) for r in rows if r.outcome == "pruned" and r.rung is not None
-    ]
+    done = [(r, scale.of(r.value)) for r in rows if r.outcome == "completed" and r.value is not None]
+    pruned = [(r.number, scale.of(r.rung)) for r in rows if r.outcome == "pruned" and r.rung is not None]
+    steps: list[tuple[int, float]] = []
+    for row, value in done:
+        steps.append((row.number, scale.better(value, steps[-1][1]) if steps else value))
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -32,19 +66,13 @@ def history(rows: Sequence[Row], objective: str) -> str:
         if designs:
             axes.scatter(*zip(*designs, strict=True), s=26, color=ACCENT, label="completed design", zorder=3)
         if pruned and done:
-            values = [v for _, v in done]
-            room = 0.15 * (max(values) - min(values)) or 0.05
-            low, high = min(values) - room, max(values) + room
+            low, high = _room([v for _, v in done])
             axes.set_ylim(low, high)
             cut = [(number, min(max(v, low), high)) for number, v in pruned]
             label = "pruned, at the rung (cut at the edge)"
             style = {"s": 22, "marker": "x", "color": MUTED, "zorder": 2, "clip_on": False}
             axes.scatter(*zip(*cut, strict=True), label=label, **style)
-        _name_anchors(axes, [(r.number, v, r.anchor) for r, v in done if r.anchor])
-        steps, best = [], None
-        for r, v in done:
-            best = v if best is None else (min(best, v) if objective == "loss" else max(best, v))
-            steps.append((r.number, best))
+        _name(axes, [(r.number, v, r.anchor) for r, v in done if r.anchor])
         if steps:
             axes.step(
                 *zip(*steps, strict=True),
@@ -55,65 +83,91 @@ def history(rows: Sequence[Row], objective: str) -> str:
                 zorder=1,
             )
         axes.set_xlabel("trial")
-        axes.set_ylabel(axis_label(objective))
+        axes.set_ylabel(scale.label)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="best", fontsize=8)
+        _legend(axes)
 
-    return svg("history", 7.2, 3.4, draw, "Held-out objective of every trial in order, with the best so far")
+    best = f"; the best is {steps[-1][1]:.4f}" if steps else ""
+    return svg("history", WIDTH, 3.5, draw, f"Objective of {len(done)} completed trials in order{best}")
 
 
-def size_against_score(rows: Sequence[Row], objective: str) -> str:
-    """Trainable parameters against the score of completed trials."""
+def pareto(rows: Sequence[Row], scale: Scale) -> str:
+    """Trainable parameters against the score of completed trials, with those that no other beats in both."""
     done = [
-        (r.parameters, natural(r.value, objective), r.anchor)
+        (r, r.parameters, scale.of(r.value))
         for r in rows
         if r.outcome == "completed" and r.value is not None and r.parameters
     ]
+    best = front([(p, scale.cost(v)) for _, p, v in done])
+    edge = [(done[i][1], done[i][2]) for i in best]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        designs = [(p, v) for p, v, anchor in done if not anchor]
+        designs = [(p, v) for r, p, v in done if not r.anchor]
         if designs:
             axes.scatter(*zip(*designs, strict=True), s=26, color=ACCENT, label="design", zorder=3)
-        _name_anchors(axes, [(p, v, anchor) for p, v, anchor in done if anchor])
+        axes.step(
+            *zip(*edge, strict=True), where="post", color=INK, linewidth=1.2, label="Pareto front", zorder=1
+        )
+        names = [(p, v, r.anchor) for r, p, v in done if r.anchor]
+        names += [(p, v, f"trial {r.number}") for r, p, v in (done[i] for i in best) if not r.anchor]
+        _name(axes, names, len(names) - sum(1 for r, _, _ in done if r.anchor))
+        axes.margins(y=0.12)
         axes.set_xlabel("trainable parameters")
-        axes.set_ylabel(axis_label(objective))
+        axes.set_ylabel(scale.label)
         axes.xaxis.set_major_formatter(
             lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
         )
-        axes.legend(loc="best", fontsize=8)
+        _legend(axes)
 
-    return svg("size", 7.2, 3.2, draw, "Trainable parameters against the held-out objective")
+    if not done:
+        return ""
+    told = "; ".join(
+        f"{done[i][0].anchor or f'trial {done[i][0].number}'} {done[i][1]:,} {done[i][2]:.4f}" for i in best
+    )
+    return svg("pareto", WIDTH, 3.4, draw, f"Parameters against the objective; on the front: {told}")
 
 
-def effects(choices: Sequence[Choice], objective: str) -> str:
+def effects(choices: Sequence[Choice], scale: Scale) -> str:
     """The score of every trained design by what was chosen, one panel a question."""
     if not choices:
         return ""
-    heights = [len(choice.values) + 0.9 for choice in choices]
+    heights = [len(choice.answers) + 0.9 for choice in choices]
+    low, high = _core([scale.of(s) for choice in choices for a in choice.answers for s in a.scores])
+
+    def inside(value: float) -> float:
+        return min(max(value, low), high)
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(len(choices), 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes, choice in zip(panels[:, 0], choices, strict=True):
-            names = [f"{value} ({len(scores)})" for value, scores in choice.values]
-            for place, (_, scores) in enumerate(choice.values):
-                points = [natural(s, objective) for s in scores]
-                axes.scatter(points, [place] * len(points), s=30, color=ACCENT, alpha=0.6, linewidths=0)
-                axes.scatter([fmean(points)], [place], s=90, marker="|", color=INK, linewidths=2)
-            axes.set_yticks(range(len(names)), names)
-            axes.set_ylim(len(names) - 0.4, -0.6)
+            for place, answer in enumerate(choice.answers):
+                points = [inside(scale.of(s)) for s in answer.scores]
+                axes.scatter(points, [place] * len(points), s=26, color=ACCENT, alpha=0.55, linewidths=0)
+                if answer.interval is not None:
+                    ends = [inside(scale.of(answer.interval.low)), inside(scale.of(answer.interval.high))]
+                    axes.plot(ends, [place, place], color=INK, linewidth=1.2, zorder=1)
+                axes.scatter(
+                    [inside(scale.of(answer.mean))], [place], s=90, marker="|", color=INK, linewidths=2
+                )
+            axes.set_yticks(
+                range(len(choice.answers)), [f"{a.name} ({len(a.scores)})" for a in choice.answers]
+            )
+            axes.set_ylim(len(choice.answers) - 0.4, -0.6)
             axes.set_title(choice.question, loc="left", fontsize=9, fontweight="bold")
-        panels[-1, 0].set_xlabel(f"{axis_label(objective)}, at the rung")
+        room = 0.03 * (high - low)
+        panels[-1, 0].set_xlim(low - room, high + room)
+        panels[-1, 0].set_xlabel(f"{scale.label}, at the rung")
 
-    return svg(
-        "effects", 7.2, 0.25 * sum(heights) + 0.6, draw, "Held-out objective at the rung by design choice"
-    )
+    told = "; ".join(f"{c.question}: {c.answers[0].name} has the best mean" for c in choices)
+    height = 0.25 * sum(heights) + 0.6
+    return svg("effects", WIDTH, height, draw, f"Objective at the rung by design choice. {told}")
 
 
-def rung_against_full(rows: Sequence[Row], objective: str) -> str:
+def rung_against_full(rows: Sequence[Row], scale: Scale) -> str:
     """What the rung promised and what the full run gave."""
     done = [
-        (natural(r.rung, objective), natural(r.value, objective))
+        (r.anchor, scale.of(r.rung), scale.of(r.value))
         for r in rows
         if r.outcome == "completed" and r.rung is not None and r.value is not None
     ]
@@ -122,20 +176,49 @@ def rung_against_full(rows: Sequence[Row], objective: str) -> str:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        axes.scatter(*zip(*done, strict=True), s=26, color=ACCENT)
-        axes.set_xlabel(f"{axis_label(objective)}, at the rung")
+        for label, colour, marker, mine in (
+            ("design", ACCENT, "o", [(x, y) for anchor, x, y in done if not anchor]),
+            ("anchor", SECOND, "D", [(x, y) for anchor, x, y in done if anchor]),
+        ):
+            if mine:
+                axes.scatter(*zip(*mine, strict=True), s=26, color=colour, marker=marker, label=label)
+        axes.set_xlabel(f"{scale.label}, at the rung")
         axes.set_ylabel("after the full run")
+        _legend(axes)
 
-    return svg("rung", 7.2, 3.0, draw, "Held-out objective at the rung against the full run")
+    return svg("rung", WIDTH, 3.2, draw, f"Objective at the rung against the full run, {len(done)} trials")
 
 
-def _name_anchors(axes: Any, anchors: Sequence[tuple[float, float, str]]) -> None:
-    if not anchors:
+def _room(values: Sequence[float]) -> tuple[float, float]:
+    room = 0.15 * (max(values) - min(values)) or 0.05
+    return min(values) - room, max(values) + room
+
+
+def _core(values: Sequence[float]) -> tuple[float, float]:
+    """The range without far outliers: three times the quartiles' distance beyond them."""
+    import numpy as np
+
+    first, third = np.quantile(values, [0.25, 0.75])
+    reach = 3 * (third - first)
+    return max(min(values), float(first - reach)), min(max(values), float(third + reach))
+
+
+def _legend(axes: Any) -> None:
+    """Above the axes, where it covers nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4, fontsize=8)
+
+
+def _name(axes: Any, points: Sequence[tuple[float, float, str]], unmarked: int = 0) -> None:
+    """Anchors as diamonds with their names; the last `unmarked` points get a name only."""
+    if not points:
         return
-    xs, ys, names = zip(*anchors, strict=True)
-    axes.scatter(xs, ys, s=34, marker="D", color=SECOND, label="anchor", zorder=4)
+    marked = points[: len(points) - unmarked]
+    if marked:
+        xs, ys, _ = zip(*marked, strict=True)
+        axes.scatter(xs, ys, s=34, marker="D", color=SECOND, label="anchor", zorder=4)
     low, high = axes.get_xlim()
-    for index, (x, y, name) in enumerate(zip(xs, ys, names, strict=True)):
+    for index, (x, y, name) in enumerate(sorted(points, key=lambda point: point[1])):
         side = "right" if x > (low + high) / 2 else "left"
         shift = -6 if side == "right" else 6
         place = {"xytext": (shift, 4 if index % 2 else -9), "textcoords": "offset points", "ha": side}

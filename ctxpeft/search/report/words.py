@@ -8,27 +8,59 @@ from typing import Any
 
 from ctxpeft.search.finals import Final, Finals, Versus
 from ctxpeft.search.outcome import Row, ranking
+from ctxpeft.search.report.importance import FEWEST, Importance
+from ctxpeft.search.report.rules import Evidence
 from ctxpeft.search.score import natural, shown
 
 
 def answer(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
     """What was found, in a few sentences."""
+    against = [_against(versus) for versus in finals.versus] if finals else []
+    return [headline(rows, finals, about), *against, *remarks(rows, finals, about)]
+
+
+def headline(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> str:
+    """The best design and its score."""
     objective = str(about["objective"])
     designs = ranking(rows, anchors=False)
     if not designs:
-        return ["No design beyond the anchors was trained to the end, so there is no answer yet."]
+        return "No design beyond the anchors was trained to the end, so there is no answer yet."
+    if finals is None:
+        best = designs[0]
+        assert best.value is not None
+        return f"Best design so far: trial {best.number}, {shown(best.value, objective)}."
+    return _winner(_found(finals), finals, objective)
+
+
+def tally(finals: Finals) -> str:
+    """How the winner stands against the anchors, in one sentence."""
+    named: dict[str, list[str]] = {"better": [], "not significant": [], "worse": []}
+    for versus in finals.versus:
+        named[versus.verdict].append(versus.anchor)
+    said = {"better": "significantly better than", "worse": "significantly worse than"}
+    parts = [
+        f"{said.get(verdict, 'not distinguishable from')} {_and(anchors)}"
+        for verdict, anchors in named.items()
+        if anchors
+    ]
+    return f"It is {', '.join(parts)}." if parts else ""
+
+
+def remarks(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
+    """What the reader must know beside the answer."""
+    objective = str(about["objective"])
+    designs = ranking(rows, anchors=False)
+    if not designs:
+        return []
     if finals is None:
         best = designs[0]
         assert best.value is not None
         return [
-            f"Best design so far: trial {best.number}, {shown(best.value, objective)}.",
             *_ahead([(r.anchor, r.value) for r in ranking(rows) if r.anchor], best.value, objective),
             "It was chosen as the best of many on one seed, so the number flatters it; no fresh seeds were run.",
         ]
-    winner = next(m for m in finals.methods if m.number == finals.winner)
-    sentences = [_winner(winner, finals, objective)]
-    sentences += _ahead([(m.name, m.mean) for m in finals.methods if m.anchor], winner.mean, objective)
-    sentences += [_against(versus) for versus in finals.versus]
+    winner = _found(finals)
+    sentences = _ahead([(m.name, m.mean) for m in finals.methods if m.anchor], winner.mean, objective)
     sentences.append(_curse(winner, objective))
     if finals.left_out:
         sentences.append(f"Left out because a fresh run diverged: {', '.join(finals.left_out)}.")
@@ -37,6 +69,14 @@ def answer(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) ->
             "No test data were given: the comparison is on the validation data that chose the winner, and flatters it."
         )
     return sentences
+
+
+def _found(finals: Finals) -> Final:
+    return next(m for m in finals.methods if m.number == finals.winner)
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def interval(versus: Versus) -> str:
@@ -49,7 +89,7 @@ def _winner(winner: Final, finals: Finals, objective: str) -> str:
     count = f"{len(winner.validation)} fresh seed{'s' if len(winner.validation) > 1 else ''}"
     text = f"Trial {winner.number} is the best design found: {shown(winner.mean, objective)}, mean of {count}"
     if finals.split == "test" and finals.versus:
-        text += f"; on test data, {_metric(finals.versus[0].metric)} {fmean(winner.test):.4f}"
+        text += f"; on test data, {metric(finals.versus[0].metric)} {fmean(winner.test):.4f}"
     return text + "."
 
 
@@ -69,7 +109,7 @@ def _against(versus: Versus) -> str:
         "worse": "it is significantly worse",
         "not significant": "the difference is not significant",
     }[versus.verdict]
-    return f"Against {versus.anchor} ({_metric(versus.metric)} {versus.other:.4f}): {interval(versus)}; {verdict}."
+    return f"Against {versus.anchor} ({metric(versus.metric)} {versus.other:.4f}): {interval(versus)}; {verdict}."
 
 
 def _curse(winner: Final, objective: str) -> str:
@@ -80,7 +120,8 @@ def _curse(winner: Final, objective: str) -> str:
     return f"{text}: being the best of many had flattered it." if fell else f"{text}."
 
 
-def _metric(name: str) -> str:
+def metric(name: str) -> str:
+    """A metric's name as words."""
     return name.replace("_", " ")
 
 
@@ -99,3 +140,30 @@ def rung_in_words(rows: Sequence[Row], about: dict[str, Any]) -> str:
         f"{head} Among the {len(done)} trials trained in full, the rung had {wrong} of {len(pairs)} pairs in the wrong "
         "order. Pruned designs have no full run, so the error among them is not known."
     )
+
+
+def importance_in_words(found: Importance | None) -> str:
+    """How far the shares can be believed."""
+    if found is None:
+        return f"Importance is not computed: fewer than {FEWEST} designs were trained, or they are all alike."
+    head = f"On designs it has not seen, such a forest explains {found.skill:.0%} of the variance (R² out of bag)"
+    if found.skill <= 0:
+        return f"{head}: no better than the mean. The shares are noise here; more trials, or random ones, are needed."
+    if found.skill < 0.3:
+        return f"{head}: little. Read the order of the shares as a hint at best."
+    return f"{head}. Questions that always go together share their importance arbitrarily."
+
+
+def guide_in_words(tested: Sequence[Evidence], guide: bool | None) -> str:
+    """What the search did with the construction guide, and what can be learned of it."""
+    heads = {
+        None: "The study does not say whether the guide was on.",
+        True: "The guide was on: what breaks a must or should rule was left out as soon as that could be told.",
+        False: "The guide was off: designs that break its rules were drawn like any other.",
+    }
+    grave = [t for t in tested if t.rule.severity != "consider" and t.broken]
+    if grave:
+        named = ", ".join(f"{t.rule.id} ({len(t.broken)})" for t in grave)
+        return f"{heads[guide]} Trained designs break these nevertheless: {named}." if guide else heads[guide]
+    text = "No trained design breaks a must or should rule, so these are not tested here"
+    return f"{heads[guide]} {text}{'; search.guide=false tests them.' if guide else '.'}"

@@ -1,0 +1,143 @@
+"""What a report says of blocks and rules: importance, effects and verdicts, on designs whose truth is known."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from ctxpeft.search.outcome import Row
+from ctxpeft.search.report.front import front
+from ctxpeft.search.report.importance import FEWEST, importance_of
+from ctxpeft.search.report.rules import Evidence, rules_of
+from ctxpeft.search.report.words import guide_in_words, importance_in_words
+from ctxpeft.spec.load import load_variant
+
+MAPS = ("elu", "gelu", "relu")
+QUERIES = ("rotated", "unrotated")
+
+
+def design(number: int, rung: float, templates: tuple[str, ...] = ("matrix",), **module: Any) -> Row:
+    """A pruned trial of prefix-tuning-plus with some keys changed."""
+    variant = load_variant("prefix-tuning-plus").to_dict()
+    variant["modules"][0].update(module)
+    plain = load_variant(variant).to_dict()
+    return Row(number, "pruned", rung=rung, variant=plain, templates=templates)
+
+
+def grid(score: Any, copies: int = 3) -> list[Row]:
+    """Every map with every query, `copies` times."""
+    cells = [(kind, source) for kind in MAPS for source in QUERIES for _ in range(copies)]
+    return [
+        design(i, score(kind, source), feature_map={"kind": kind}, query={"source": source})
+        for i, (kind, source) in enumerate(cells)
+    ]
+
+
+def test_importance_finds_the_question_that_decides() -> None:
+    noise = random.Random(0)
+    found = importance_of(
+        grid(lambda kind, _: {"elu": 1.0, "gelu": 2.0, "relu": 5.0}[kind] + noise.gauss(0, 0.1))
+    )
+    assert found is not None
+    assert found.designs == 18
+    shares = dict(found.shares)
+    assert set(shares) == {"feature map", "query"}, "what no design changes is no question"
+    assert shares["feature map"] > 0.8 > 0.2 > shares["query"]
+    assert sum(shares.values()) <= 1.0 + 1e-9
+    assert found.skill > 0.6
+    assert "share their importance" in importance_in_words(found)
+
+
+def test_importance_of_noise_is_called_noise() -> None:
+    noise = random.Random(1)
+    found = importance_of(grid(lambda *_: noise.gauss(0, 1.0)))
+    assert found is not None
+    assert found.skill < 0.3
+    assert "noise here" in importance_in_words(found) or "hint at best" in importance_in_words(found)
+
+
+def test_importance_is_not_made_of_few_designs() -> None:
+    rows = grid(lambda kind, _: float(MAPS.index(kind)))[: FEWEST - 1]
+    assert importance_of(rows) is None
+    assert f"fewer than {FEWEST}" in importance_in_words(None)
+
+
+def test_importance_is_the_same_every_time() -> None:
+    rows = grid(lambda kind, source: MAPS.index(kind) + 0.1 * len(source))
+    assert importance_of(rows) == importance_of(rows)
+
+
+def rule(rows: list[Row], name: str) -> Evidence:
+    return next(tested for tested in rules_of(rows, {}) if tested.rule.id == name)
+
+
+def squares(better: float) -> list[Row]:
+    """Quadratic maps with the query normalised or not; normalising moves the objective by `better`."""
+    noise = random.Random(2)
+    return [
+        design(
+            i,
+            2.0 + noise.gauss(0, 0.05) + (better if norm == "rms" else 0.0),
+            feature_map={"kind": "squared_relu"},
+            query={"source": "rotated", "norm": norm},
+        )
+        for i, norm in enumerate(["rms", "none"] * 5)
+    ]
+
+
+@pytest.mark.parametrize(("better", "verdict"), [(-1.0, "confirmed"), (1.0, "contradicted"), (0.0, "open")])
+def test_a_rule_is_confirmed_or_contradicted_by_its_interval(better: float, verdict: str) -> None:
+    found = rule(squares(better), "normalise-before-quadratic")
+    assert found.verdict == verdict
+    assert (len(found.kept), len(found.broken)) == (5, 5)
+    assert found.within
+    assert found.effect is not None
+    assert found.effect.mean == pytest.approx(better, abs=0.1)
+    assert found.effect.low < found.effect.mean < found.effect.high
+
+
+def test_designs_of_other_templates_decide_no_rule() -> None:
+    """Those that keep the rule are of one template and better for whatever reason, those that break it of another."""
+    rows = [
+        design(i, 1.0 + 0.01 * i, ("slots",), feature_map={"kind": "elu"}) if i % 2 else
+        design(i, 3.0 + 0.01 * i, ("matrix",), feature_map={"kind": "squared_relu"})
+        for i in range(10)
+    ]  # fmt: skip
+    found = rule(rows, "normalise-before-quadratic")
+    assert found.effect is not None
+    assert found.effect.significant
+    assert found.verdict == "other choices differ too"
+
+
+def test_a_rule_with_one_side_is_not_tested() -> None:
+    found = rule(grid(lambda *_: 1.0), "normalise-before-quadratic")
+    assert (len(found.kept), found.broken) == (18, [])
+    assert found.verdict == "not tested"
+    assert rules_of(squares(0.0), {})[0].rule.id == "normalise-before-quadratic", "tested ones first"
+
+
+def test_facts_of_the_study_make_rules_speak() -> None:
+    rows = grid(lambda *_: 1.0)
+    about = {"input_tokens": 20, "train_examples": 100, "gqa": 3}
+    broken = {t.rule.id for t in rules_of(rows, about) if t.broken}
+    assert broken == {"share-when-data-are-few"}
+    assert not [t for t in rules_of(rows, {}) if t.broken]
+
+
+def test_the_guide_is_told_as_it_was() -> None:
+    kept, broken = rules_of(grid(lambda *_: 1.0), {}), rules_of(squares(0.0), {})
+    assert "No trained design breaks a must or should rule" in guide_in_words(kept, True)
+    assert "search.guide=false" in guide_in_words(kept, True)
+    assert "break these nevertheless: normalise-before-quadratic (5)" in guide_in_words(broken, True)
+    assert guide_in_words(broken, False).startswith("The guide was off")
+    assert "does not say" in guide_in_words(broken, None)
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    points = [(1, 5), (2, 3), (3, 3), (4, 1), (2, 3), (5, 2), (1, 6)]
+    assert front(points) == [0, 1, 4, 3]
+    assert front([]) == []
+    dominated = [p for i, p in enumerate(points) if i not in front(points)]
+    assert all(any(a <= x and b <= y and (a, b) != (x, y) for a, b in points) for x, y in dominated)
