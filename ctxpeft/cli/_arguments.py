@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ctxpeft.errors import SpecError
+
 _VARIADIC = ("--data", "--test")
 _OVERRIDE = re.compile(r"^[A-Za-z_][\w.\-]*=")
 _SPEC_SUFFIXES = (".yaml", ".yml")
@@ -36,6 +38,14 @@ def expand_variadic(args: Sequence[str]) -> list[str]:
                 taken += 1
         expanded.append(arg)
     return expanded
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """The whole numbers of `1,4,16`, rising. Raises SpecError on anything else."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise SpecError(f"{option}: expected whole numbers above zero such as 1,4,16, found '{text}'")
+    return sorted({int(part) for part in parts})
 
 
 ModelOption = Annotated[

@@ -17,11 +17,12 @@ from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 
 if TYPE_CHECKING:
-    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.tasks import TaskData, TaskSpec
     from ctxpeft.training import Base, Bench, Method, TrainingConfig
 
 _ALIASES = {"lr": "learning_rate"}
 _MODEL_KEYS = ("dtype", "device")
+UNRELATED_TEXTS = 200
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,50 @@ def open_base(model: str, settings: Settings) -> Base:
     return load_base(model, **settings.model)
 
 
-def open_bench(model: str, spec: TaskSpec, settings: Settings) -> Bench:
-    """Read the data first, since it fails fast, then load the model and encode."""
+def open_bench(
+    model: str,
+    spec: TaskSpec,
+    settings: Settings,
+    ood: str | None = None,
+    unrelated: Sequence[str] | None = None,
+) -> Bench:
+    """Read the data first, since it fails fast, then load the model and encode.
+
+    ood: another task, or a file that is asked with this task's prompt. unrelated: files of text.
+    """
     from ctxpeft.tasks import build_task
     from ctxpeft.training import prepare
 
     data = build_task(spec)
-    return prepare(open_base(model, settings), data)
+    elsewhere = {"ood": _asked_likewise(data, ood)} if ood else {}
+    if unrelated:
+        elsewhere["unrelated"] = _texts(data, unrelated)
+    return prepare(open_base(model, settings), data, elsewhere)
+
+
+def _asked_likewise(data: TaskData, source: str) -> TaskData:
+    """A task by name or file; a data file gets the prompt of `data`, and its labels where they are all among them."""
+    from ctxpeft.tasks import build_task, load_task
+    from ctxpeft.tasks._files import SUFFIXES
+
+    if not source.lower().endswith(SUFFIXES):
+        return build_task(load_task(source))
+    prompt = {**data.prompt_spec(), "name": Path(source).stem, "test": [source]}
+    own = build_task(load_task({k: v for k, v in prompt.items() if k not in ("labels", "label_words")}))
+    return build_task(load_task(prompt)) if set(own.labels) <= set(data.labels) else own
+
+
+def _texts(data: TaskData, files: Sequence[str]) -> TaskData:
+    """Text to measure forgetting on, in windows as long as the task's own examples may be."""
+    from ctxpeft.tasks import build_task, load_task
+
+    spec = {
+        "name": "unrelated",
+        "kind": "language_modelling",
+        "test": list(files),
+        "test_limit": UNRELATED_TEXTS,
+    }
+    return build_task(load_task({**spec, "max_length": data.spec.max_length}))
 
 
 def task_facts(bench: Bench) -> dict[str, Any]:

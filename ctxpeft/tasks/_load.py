@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from ctxpeft.tasks._spec import TaskSpec
 from ctxpeft.tasks._split import hold_out, subsample, without
 
 _FILE_KEYS = ("train", "validation", "test", "ood")
+SPLIT_NAMES = (*_FILE_KEYS, "valid", "dev", "data")
 Source = str | os.PathLike[str] | Mapping[str, Any] | TaskSpec
 
 
@@ -40,6 +42,17 @@ class TaskData:
     test: tuple[Example, ...]
     ood: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+
+    def drawn(self, seed: int) -> TaskData:
+        """The task as a run of this seed trains on it: with `draw: seed`, that many examples drawn by the seed.
+
+        Any other task is itself.
+        """
+        if self.spec.draw != "seed":
+            return self
+        spec = self.spec.model_copy(update={"draw": seed})
+        train = subsample(self.train, spec.limit, spec.per_class, seed)
+        return replace(self, spec=spec, train=tuple(train), notes=(*self.notes, *_scarce(self, train)))
 
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of `train`, `validation`, `test` or `ood`."""
@@ -60,7 +73,8 @@ class TaskData:
     def digest(self) -> str:
         """SHA-256 of everything that decides a result: the examples of every split, in order, and the prompt.
 
-        Paths do not enter: the same data elsewhere is the same task.
+        Paths do not enter: the same data elsewhere is the same task. Under `draw: seed` the runs' own draws enter
+        by `drawn`.
         """
         spec = self.spec.model_dump(mode="json", include={"label_words", "max_length", "generate_limit"})
         spec |= {"kind": self.kind, "template": self.template, "labels": self.labels}
@@ -102,11 +116,10 @@ def load_task(source: Source) -> TaskSpec:
 
 
 def task_from_files(train: Sequence[str], test: Sequence[str] = (), name: str | None = None) -> TaskSpec:
-    """A task from `--data` and `--test`; several files are joined."""
-    first = (train or test)[0]
-    return _validated(
-        Document({"name": name or Path(first).stem, "train": list(train), "test": list(test)}, {}, "task")
-    )
+    """A task from `--data` and `--test`; several files are joined. `trec/train.csv` is called `trec`."""
+    first = Path((train or test)[0]).absolute()
+    stem = first.parent.name if first.stem in SPLIT_NAMES and first.parent.name else first.stem
+    return _validated(Document({"name": name or stem, "train": list(train), "test": list(test)}, {}, "task"))
 
 
 def with_settings(spec: TaskSpec, settings: Mapping[str, Any]) -> TaskSpec:
@@ -157,12 +170,7 @@ def build_task(spec: TaskSpec) -> TaskData:
         raise DataError(
             f"no training example is left: all {len(splits['train'])} texts are also in held-out data"
         )
-    train = subsample(train, spec.limit, spec.per_class, spec.draw)
-    if spec.per_class and kind == "classification":
-        short = sorted(lb for lb in labels if sum(e.target == lb for e in train) < spec.per_class)
-        if short:
-            notes.append(f"fewer than {spec.per_class} training examples of {', '.join(short[:5])}")
-    return TaskData(
+    data = TaskData(
         spec=replace_kind(spec, kind),
         kind=kind,
         template=reader.template(),
@@ -173,6 +181,20 @@ def build_task(spec: TaskSpec) -> TaskData:
         ood=tuple(subsample(ood, spec.test_limit)),
         notes=tuple(notes),
     )
+    if spec.draw == "seed":
+        return data
+    train = subsample(train, spec.limit, spec.per_class, spec.draw)
+    return replace(data, train=tuple(train), notes=(*data.notes, *_scarce(data, train)))
+
+
+def _scarce(data: TaskData, train: Sequence[Example]) -> list[str]:
+    """A note where a class has fewer training examples than asked for."""
+    wanted = data.spec.per_class
+    if not wanted or data.kind != "classification":
+        return []
+    counts = Counter(example.target for example in train)
+    short = [label for label in data.labels if counts[label] < wanted]
+    return [f"fewer than {wanted} training examples of {', '.join(short[:5])}"] if short else []
 
 
 def replace_kind(spec: TaskSpec, kind: Kind) -> TaskSpec:

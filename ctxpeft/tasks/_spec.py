@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -82,7 +82,10 @@ class TaskSpec(BaseModel):
     test_limit: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="Training examples kept.")
     per_class: Annotated[int, Field(ge=1)] | None = Field(None, description="Training examples kept a class.")
-    draw: int = Field(0, description="Seed of the subsample.")
+    draw: int | Literal["seed"] = Field(
+        0,
+        description="Seed of the subsample; `seed`: that of the run, so that every seed draws its own examples.",
+    )
     generate_limit: Annotated[int, Field(ge=0)] = Field(32, description="Examples checked by generation.")
 
     @field_validator("train", "validation", "test", "ood", mode="before")

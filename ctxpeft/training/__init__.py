@@ -6,7 +6,7 @@ result.evaluations["test"].metrics
 """
 
 from ctxpeft.training._base import MINI, Base, load_base
-from ctxpeft.training._bench import Bench, encoder_for, prepare
+from ctxpeft.training._bench import Bench, Elsewhere, encoder_for, prepare
 from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
 from ctxpeft.training._folder import RunFolder, config_hash, environment
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
@@ -23,6 +23,7 @@ __all__ = [
     "Base",
     "Bench",
     "ConsoleReporter",
+    "Elsewhere",
     "HeldOut",
     "Member",
     "Method",

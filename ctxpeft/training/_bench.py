@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ctxpeft import __version__
-from ctxpeft.tasks import Encoded, Encoder, TaskData, can_end
+from ctxpeft.errors import DataError
+from ctxpeft.tasks import Encoded, Encoder, Example, TaskData, can_end
 from ctxpeft.training._base import Base
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Examples of another task, on which runs of this one are measured too."""
+
+    encoder: Encoder
+    examples: tuple[Example, ...]
+
+    def digest(self) -> str:
+        """SHA-256 of what decides a measurement there."""
+        return replace(self.encoder.task, train=(), validation=(), test=self.examples, ood=()).digest()
+
+
+@dataclass(frozen=True)
 class Bench:
-    """A base model and a task, encoded once: what many runs share."""
+    """A base model and a task, encoded once: what many runs share.
+
+    elsewhere: splits of other tasks by name, `ood` and `unrelated` in a comparison.
+    """
 
     base: Base
     task: TaskData
@@ -20,6 +37,22 @@ class Bench:
     train: tuple[Encoded, ...]
     held_out: tuple[Encoded, ...]
     notes: tuple[str, ...] = ()
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
+
+    def drawn(self, seed: int) -> Bench:
+        """The bench of one run: under `draw: seed` with the training examples this seed draws."""
+        task = self.task.drawn(seed)
+        if task is self.task:
+            return self
+        notes = (*self.notes, *task.notes[len(self.task.notes) :])
+        return replace(self, task=task, train=tuple(self.encoder.encode(task.train)), notes=notes)
+
+    def measured_on(self, split: str) -> Elsewhere:
+        """The encoder and the examples of a split, the task's own or another's; no examples where there is none."""
+        if split in self.elsewhere:
+            return self.elsewhere[split]
+        own = ("train", "validation", "test", "ood")
+        return Elsewhere(self.encoder, self.task.split(split) if split in own else ())
 
     def describe(self) -> dict[str, Any]:
         """What of the base and the task decides a result, and (under `about`) what only describes it."""
@@ -37,11 +70,16 @@ class Bench:
         }
 
 
-def prepare(base: Base, task: TaskData) -> Bench:
+def prepare(base: Base, task: TaskData, elsewhere: Mapping[str, TaskData] | None = None) -> Bench:
     """Encode `task` for `base`.
 
+    Args:
+        base: the model.
+        task: what is trained.
+        elsewhere: other tasks by the name their test data (training data, where there are none) get as a split.
+
     Raises:
-        DataError: see `Encoder`.
+        DataError: see `Encoder`; or the task has a split of that name already.
     """
     notes = list(task.notes)
     encoder = encoder_for(base, task)
@@ -51,7 +89,12 @@ def prepare(base: Base, task: TaskData) -> Bench:
     held_out = tuple(encoder.encode(task.validation))
     if encoder.skipped:
         notes.append(f"{encoder.skipped} examples whose answer exceeds max_length were left out")
-    return Bench(base, task, encoder, train, held_out, tuple(notes))
+    others = {}
+    for name, other in (elsewhere or {}).items():
+        if name in ("train", "validation", "test") or (name == "ood" and task.ood):
+            raise DataError(f"{task.spec.name} has {name} data of its own")
+        others[name] = Elsewhere(encoder_for(base, other), other.test or other.train)
+    return Bench(base, task, encoder, train, held_out, tuple(notes), others)
 
 
 def encoder_for(base: Base, task: TaskData) -> Encoder:

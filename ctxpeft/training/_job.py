@@ -75,8 +75,8 @@ class Job:
                 evaluations: dict[str, Evaluation] = {}
                 if trained.stopped not in ("callback", "diverged"):
                     for name in splits:
-                        examples = self.bench.task.split(name)
-                        evaluations[name] = evaluate(model, self.bench.encoder, examples, generate)
+                        on = self.bench.measured_on(name)
+                        evaluations[name] = evaluate(model, on.encoder, on.examples, generate)
                 if self.folder is not None:
                     self._save(handle, self.folder.path / "adapter")
             finally:
