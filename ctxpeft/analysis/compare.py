@@ -60,7 +60,7 @@ def compare(
     Args:
         bench: from `ctxpeft.training.prepare`. With `draw: seed` every seed draws its own training examples. Where it
             has the splits `ood` and `unrelated`, every run is measured on them too, and so is the frozen base.
-        variants: the first is the reference; the baselines `none` and `full` are allowed.
+        variants: the first is the reference; the baselines `none`, `full` and `probe` are allowed.
         out: gets `runs/`, `compare.json`, `table.md` and `compare.png`, and `transfer.*` where there
             is anything to say about other data. Finished runs found there are kept.
         seeds: a number (0, 1, ...) or the seeds; shared by all variants, initialisation and data order.
@@ -90,14 +90,14 @@ def compare(
     for method in methods:
         trials: list[RateTrial] = []
         rate = config.learning_rate
-        if lr_sweep and method.name != "none":
+        if lr_sweep and study.tunes(method):
             grid = sorted(rates) if rates else rate_grid(config.learning_rate or _hint(method))
             trials = tune_rate(grid, lambda r, m=method: study.sweep(m, r, sweep_steps))  # type: ignore[misc]
             rate = best_rate(trials).rate
             reporter.note(f"{method.name}: learning rate {rate:.2g} chosen on validation data")
         rows.append((method, trials, study.seeds(method, rate, chosen_seeds)))
     base = study.base()
-    entries = _entries(rows, base, resamples)
+    entries = _entries(rows, base, resamples, {m.name for m in methods if study.varies(m)})
     first, data = rows[0][2][0], bench.drawn(chosen_seeds[0])
     test, ood = first.evaluations["test"], first.evaluations.get("ood")
     result = Comparison(
@@ -152,8 +152,8 @@ class _Study:
         return RateTrial(rate, loss, evaluation.value)
 
     def seeds(self, method: Method, rate: float | None, seeds: Sequence[int]) -> list[RunResult]:
-        """One run a seed at the chosen rate; the frozen base is the same for every seed and runs once."""
-        distinct = seeds[:1] if method.name == "none" else seeds
+        """One run a seed at the chosen rate; what is the same for every seed runs once."""
+        distinct = seeds if self.varies(method) else seeds[:1]
         results = []
         for seed in distinct:
             config = self.config.model_copy(update={"learning_rate": rate, "seed": seed})
@@ -166,6 +166,14 @@ class _Study:
             self.reporter.note(f"{method.name} seed {seed}: {test.primary} {test.value:.4f}")
             results.append(result)
         return results * (len(seeds) // len(distinct))
+
+    def tunes(self, method: Method) -> bool:
+        """Whether there is a rate to tune: not for the probe, nor for the frozen base without a head."""
+        return method.name != "probe" and (method.name != "none" or bool(self.bench.base.head))
+
+    def varies(self, method: Method) -> bool:
+        """Whether runs of the method differ by seed."""
+        return self.tunes(method) or (method.name == "probe" and self.bench.task.spec.draw == "seed")
 
     def base(self) -> dict[str, Evaluation]:
         """The frozen base on the data that are not the task's own; nothing where there are none."""
@@ -209,9 +217,12 @@ def _hint(method: Method) -> float:
 
 
 def _entries(
-    rows: list[tuple[Method, list[RateTrial], list[RunResult]]], base: dict[str, Evaluation], resamples: int
+    rows: list[tuple[Method, list[RateTrial], list[RunResult]]],
+    base: dict[str, Evaluation],
+    resamples: int,
+    varied: set[str],
 ) -> list[Entry]:
-    """One entry a method, differences to the first corrected for their number."""
+    """One entry a method, differences to the first corrected for their number; `varied` are those with a spread."""
     reference, weights, _ = as_matrix([r.evaluations["test"] for r in rows[0][2]])
     entries: list[Entry] = []
     for method, trials, runs in rows:
@@ -227,7 +238,7 @@ def _entries(
                 learning_rate=runs[0].learning_rate,
                 values=per_seed,
                 mean=sum(per_seed) / len(per_seed),
-                sd=standard_deviation(per_seed) if runs[0].trainable else None,
+                sd=standard_deviation(per_seed) if method.name in varied else None,
                 interval=bootstrap_mean(values, weights, resamples),
                 seconds=sum(r.seconds for r in runs) / len(runs),
                 metrics={k: sum(t.metrics[k] for t in tests) / len(tests) for k in tests[0].metrics},

@@ -69,7 +69,7 @@ class Curve:
         )
 
     def draw(self, path: Path) -> None:
-        """Write a PNG: a line a variant, bands are 95 % intervals over draws and examples."""
+        """Write a PNG: a line a variant, dots are draws, bars are 95 % intervals over draws and examples."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -79,17 +79,26 @@ class Curve:
         figure, axes = plt.subplots(figsize=(7.5, 4.6), dpi=150, layout="constrained")
         for index, entry in enumerate(first.entries):
             points = [comparison.entries[index] for comparison in self.comparisons]
-            (line,) = axes.plot(
-                self.per_class, [p.mean for p in points], marker="o", markersize=4, label=entry.name
+            beside = 2 ** (0.5 * (index / max(len(first.entries) - 1, 1) - 0.5))  # side by side at each size
+            places = [size * beside for size in self.per_class]
+            line = axes.errorbar(
+                places,
+                [p.mean for p in points],
+                yerr=[
+                    [p.mean - p.interval.low for p in points],
+                    [p.interval.high - p.mean for p in points],
+                ],
+                marker="o",
+                markersize=5,
+                linewidth=1.4,
+                elinewidth=2.4,
+                label=entry.name,
             )
-            axes.fill_between(
-                self.per_class,
-                [p.interval.low for p in points],
-                [p.interval.high for p in points],
-                color=line.get_color(),
-                alpha=0.1,
-                linewidth=0,
-            )
+            line[2][0].set_alpha(0.35)
+            for place, point in zip(places, points, strict=True):
+                axes.scatter(
+                    [place] * len(point.values), point.values, s=7, color=line[0].get_color(), alpha=0.5
+                )
         axes.set_xscale("log", base=2)
         axes.set_xticks(self.per_class, [str(size) for size in self.per_class])
         axes.minorticks_off()
@@ -97,7 +106,7 @@ class Curve:
         direction = "higher" if first.greater_is_better else "lower"
         axes.set_ylabel(f"test {first.metric} ({direction} is better)", fontsize=8.5)
         axes.set_title(
-            f"{first.task} on {Path(first.model).name}: {len(first.seeds)} draws, bands are 95 % intervals",
+            f"{first.task} on {Path(first.model).name}: {len(first.seeds)} draws (dots), bars are 95 % intervals",
             loc="left",
             fontsize=10,
             color=INK,

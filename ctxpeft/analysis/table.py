@@ -92,7 +92,7 @@ def _row(entry: Entry) -> list[str]:
     difference, p = "reference", ""
     if (d := entry.difference) is not None:
         difference, p = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", p_value(entry.adjusted)
-    rate = f"{entry.learning_rate:.2g}" if entry.trainable else ""
+    rate = f"{entry.learning_rate:.2g}" if entry.trainable and entry.learning_rate else ""
     return [
         entry.name,
         f"{entry.trainable:,}",

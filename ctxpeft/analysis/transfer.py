@@ -27,9 +27,7 @@ def transfer(result: Comparison) -> Diagnosis:
 
     front: of which of the two pairs the variant is Pareto optimal by its means; intervals say how sure that is.
     """
-    fronts = {
-        what: {result.entries[i].name for i in pareto(_points(result, what))} for what in _asked(result)
-    }
+    fronts = {what: {entry.name for entry in _front(result, what)} for what in _asked(result)}
     rows: list[tuple[Cell, ...]] = []
     for entry in result.entries:
         front = ", ".join(what for what, names in fronts.items() if entry.name in names)
@@ -55,21 +53,19 @@ def transfer(result: Comparison) -> Diagnosis:
 
 
 def _asked(result: Comparison) -> list[str]:
-    first = result.entries[0]
-    return [w for w, found in (("ood", first.ood), ("forgetting", first.forgetting)) if found is not None]
+    return [what for what in ("ood", "forgetting") if any(_of(e, what) is not None for e in result.entries)]
 
 
-def _points(result: Comparison, what: str) -> list[tuple[float, float]]:
-    """Both coordinates so that smaller is better."""
+def _front(result: Comparison, what: str) -> list[Entry]:
+    """The Pareto optimal entries among those that were measured; smaller is better in both coordinates."""
     sign = -1 if result.greater_is_better else 1
     other = 1 if what == "forgetting" or not result.ood_greater_is_better else -1
-    return [(sign * e.mean, other * _of(e, what).mean) for e in result.entries]
+    measured = [(e, found) for e in result.entries if (found := _of(e, what)) is not None]
+    return [measured[i][0] for i in pareto([(sign * e.mean, other * found.mean) for e, found in measured])]
 
 
-def _of(entry: Entry, what: str) -> Interval:
-    found = entry.ood if what == "ood" else entry.forgetting
-    assert found is not None
-    return found
+def _of(entry: Entry, what: str) -> Interval | None:
+    return entry.ood if what == "ood" else entry.forgetting
 
 
 def _cells(found: Interval | None) -> tuple[Cell, Cell, Cell]:
@@ -95,11 +91,11 @@ def _paint(figure: Any, result: Comparison) -> None:
 
 
 def _panel(axes: Any, result: Comparison, what: str) -> None:
-    front = pareto(_points(result, what))
-    best = sorted(front, key=lambda i: result.entries[i].mean)
+    front = _front(result, what)
+    best = sorted((e.mean, found.mean) for e in front if (found := _of(e, what)) is not None)
     axes.plot(
-        [result.entries[i].mean for i in best],
-        [_of(result.entries[i], what).mean for i in best],
+        [x for x, _ in best],
+        [y for _, y in best],
         color=MUTED,
         linewidth=1,
         linestyle=(0, (4, 3)),
@@ -109,13 +105,15 @@ def _panel(axes: Any, result: Comparison, what: str) -> None:
     )
     for index, entry in enumerate(result.entries):
         other, own = _of(entry, what), entry.interval
+        if other is None:
+            continue
         axes.errorbar(
             entry.mean,
             other.mean,
             xerr=[[max(entry.mean - own.low, 0)], [max(own.high - entry.mean, 0)]],
             yerr=[[max(other.mean - other.low, 0)], [max(other.high - other.mean, 0)]],
             color=f"C{index % 10}",
-            marker="o" if index in front else "X",
+            marker="o" if entry in front else "X",
             markersize=6,
             elinewidth=0.9,
             capsize=2,

@@ -56,7 +56,12 @@ VariantOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", "-t", help="A shipped task, a task YAML file, or hub:<id>.", metavar="T"),
+    typer.Option(
+        "--task",
+        "-t",
+        help="A shipped task, a task YAML file, or hub:<id>; its prompt on the files of --data.",
+        metavar="T",
+    ),
 ]
 DataOption = Annotated[
     list[str] | None,

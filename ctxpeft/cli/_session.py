@@ -72,35 +72,37 @@ def training_config(settings: Settings, **fixed: Any) -> TrainingConfig:
 def task_spec(
     task: str | None, data: Sequence[str] | None, test: Sequence[str] | None, settings: Settings
 ) -> TaskSpec:
-    """The task of `--task` or of `--data` and `--test`, with its settings.
+    """The task of `--task`, of `--data` and `--test`, or the first on the files of the others, with its settings.
 
     Raises:
-        SpecError: neither or both are given, or the settings do not fit.
+        SpecError: neither is given, or the settings do not fit.
     """
-    from ctxpeft.tasks import load_task, task_from_files, with_settings
+    from ctxpeft.tasks import load_task, on_files, task_from_files, with_settings
 
-    if task and data:
-        raise SpecError("--task and --data cannot both be given")
-    if task and test:
+    if test and not data:
         raise SpecError("--test belongs to --data; a task names its own test data (or set task.test=FILE)")
     if not task and not data:
         raise SpecError("no data: give --task NAME (docstring-area ships with ctxpeft) or --data FILE")
-    spec = load_task(task) if task else task_from_files(list(data or []), list(test or []))
-    return with_settings(spec, settings.task)
+    files = list(data or []), list(test or [])
+    if task is None:
+        return with_settings(task_from_files(*files), settings.task)
+    spec = load_task(task)
+    return with_settings(on_files(spec, *files) if data else spec, settings.task)
 
 
 def evaluation_spec(
     task: str | None, data: Sequence[str] | None, adapter: Path | None, settings: Settings
 ) -> TaskSpec:
-    """The task to evaluate on: `--task`, or `--data` with the prompt and labels the adapter was trained with.
+    """The task to evaluate on: `--task`, or `--data` with its prompt or that which the adapter was trained with.
 
     Raises:
         SpecError: see `task_spec`.
     """
-    from ctxpeft.tasks import load_task, task_from_files, with_settings
+    from ctxpeft.tasks import load_task, on_files, task_from_files, with_settings
 
     if task or not data:
-        return task_spec(task, data, None, settings)
+        spec = task_spec(task, None, None, settings)
+        return on_files(spec, [], data) if data else spec
     written = adapter / "task.yaml" if adapter else None
     if written is None or not written.is_file():
         return with_settings(task_from_files([], list(data)), settings.task)
@@ -130,15 +132,17 @@ def changed_variant(source: str, settings: Settings) -> Method:
     return load_method(variant)
 
 
-def open_base(model: str, settings: Settings) -> Base:
-    """Load the model with its `dtype` and `device`.
+def open_base(model: str, settings: Settings, data: TaskData | None = None) -> Base:
+    """Load the model with its `dtype` and `device`, and with a head where the task asks for one.
 
     Raises:
         HostError: see `load_base`.
     """
     from ctxpeft.training import load_base
 
-    return load_base(model, **settings.model)
+    if data is None or data.spec.head == "label":
+        return load_base(model, **settings.model)
+    return load_base(model, classes=len(data.labels), pooling=data.spec.pooling, **settings.model)
 
 
 def open_bench(
@@ -159,7 +163,7 @@ def open_bench(
     elsewhere = {"ood": _asked_likewise(data, ood)} if ood else {}
     if unrelated:
         elsewhere["unrelated"] = _texts(data, unrelated)
-    return prepare(open_base(model, settings), data, elsewhere)
+    return prepare(open_base(model, settings, data), data, elsewhere)
 
 
 def _asked_likewise(data: TaskData, source: str) -> TaskData:

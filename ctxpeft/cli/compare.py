@@ -64,6 +64,14 @@ def command(
         list[str] | None,
         typer.Option("--unrelated", help="Text on which forgetting is measured; repeatable.", metavar="FILE"),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Size every variant to as many trained parameters: a number, or a variant's name.",
+            metavar="N|V",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR")
     ] = None,
@@ -73,7 +81,7 @@ def command(
 ) -> None:
     """Compare variants fairly; interrupted or extended, the same command runs only what is missing.
 
-    `none` (the frozen base) and `full` (full fine-tuning) may stand among the variants.
+    `none` (the frozen base), `full` (full fine-tuning) and `probe` (a linear probe) may stand among the variants.
 
     Examples: ctxpeft compare -v prefix-tuning-plus,lora-qv --task docstring-area --lr-sweep --out runs/compare
 
@@ -92,9 +100,13 @@ def command(
         raise SpecError("a comparison runs the seeds 0, 1, ...: give --seeds N instead of seed=")
     names = [name.strip() for name in variants.split(",") if name.strip()]
     methods = [load_method(name) for name in names]
+    if budget is not None and not budget.isdigit():
+        load_method(budget)
     config = training_config(settings, **({"steps": steps} if steps else {}))
     sizes = numbers(per_class, "--per-class") if per_class else []
     bench = open_bench(model, task_spec(task, data, test, settings), settings, ood, unrelated)
+    if budget is not None:
+        methods = _sized(bench, names, budget)
     from ctxpeft.analysis.compare import check_comparison, compare
 
     if dry_run:
@@ -135,6 +147,21 @@ def command(
     if result.base:
         console.print((out or Path()).joinpath("transfer.md").read_text(encoding="utf-8"), markup=False)
     console.print(f"Written to {out}: table.md, compare.json, compare.png, runs/", markup=False)
+
+
+def _sized(bench: Bench, names: list[str], budget: str) -> list[Method]:
+    """The methods at the size of the budget; a note each."""
+    from ctxpeft.analysis.budget import at_budget
+    from ctxpeft.training import count_parameters, load_method
+
+    model = bench.base.model
+    wanted = int(budget) if budget.isdigit() else count_parameters(model, load_method(budget))[0]
+    if wanted < 1:
+        raise SpecError(f"--budget: expected a number of parameters or a variant, found '{budget}'")
+    sized = at_budget(model, names, wanted)
+    for one in sized:
+        _output.note(one.note)
+    return [one.method for one in sized]
 
 
 def _plan(

@@ -22,9 +22,16 @@ from ctxpeft.tasks._files import read_rows
 from ctxpeft.tasks._hub import hub_rows
 from ctxpeft.tasks._labels import check_labels
 from ctxpeft.tasks._spec import TaskSpec
-from ctxpeft.tasks._split import hold_out, subsample, without
+from ctxpeft.tasks._split import hold_out, some_prompts, subsample, without
 
 _FILE_KEYS = ("train", "validation", "test", "ood")
+ANSWERS = {
+    "metrics",
+    "stop",
+    "new_tokens",
+    "head",
+    "pooling",
+}  # what decides how answers are written and judged
 SPLIT_NAMES = (*_FILE_KEYS, "valid", "dev", "data")
 Source = str | os.PathLike[str] | Mapping[str, Any] | TaskSpec
 
@@ -65,7 +72,16 @@ class TaskData:
 
     def prompt_spec(self) -> dict[str, Any]:
         """What an adapter was trained to answer, without the data: a task to which `test` files can be added."""
-        kept = {"name", "columns", "label_words", "max_length", "generate_limit"}
+        kept = {
+            "name",
+            "columns",
+            "label_words",
+            "label_names",
+            "separator",
+            "max_length",
+            "generate_limit",
+            *ANSWERS,
+        }
         data = self.spec.model_dump(mode="json", include=kept, exclude_defaults=True)
         labels = {"labels": list(self.labels)} if self.labels else {}
         return data | {"kind": self.kind, "template": self.template} | labels
@@ -77,6 +93,7 @@ class TaskData:
         by `drawn`.
         """
         spec = self.spec.model_dump(mode="json", include={"label_words", "max_length", "generate_limit"})
+        spec |= self.spec.model_dump(mode="json", include=ANSWERS, exclude_defaults=True)
         spec |= {"kind": self.kind, "template": self.template, "labels": self.labels}
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
         for name in _FILE_KEYS:
@@ -89,7 +106,8 @@ class TaskData:
 def load_task(source: Source) -> TaskSpec:
     """A shipped task's name, a YAML file, `hub:<dataset id>`, a dictionary or a `TaskSpec`.
 
-    Files named in a YAML file are relative to it.
+    Files named in a YAML file are relative to it. With `extends: NAME` it begins as another task, a shipped one or a
+    file beside it.
 
     Raises:
         SpecError: an unknown name (the nearest is given), or a file or dictionary that is no task.
@@ -106,13 +124,29 @@ def load_task(source: Source) -> TaskSpec:
         path = path / "task.yaml"
     if not path.is_file():
         path = _shipped(text)
+    return _validated(_read(path))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> Document:
+    """A task file, with what it extends."""
     document = read_yaml(path)
-    if isinstance(document.data, dict):
-        document.data.setdefault("name", path.parent.name if path.name == "task.yaml" else path.stem)
-        for key in _FILE_KEYS:
-            if key in document.data:
-                document.data[key] = _beside(path.parent, document.data[key])
-    return _validated(document)
+    if not isinstance(document.data, dict):
+        return document
+    document.data.setdefault("name", path.parent.name if path.name == "task.yaml" else path.stem)
+    for key in _FILE_KEYS:
+        if key in document.data:
+            document.data[key] = _beside(path.parent, document.data[key])
+    parent = document.data.pop("extends", None)
+    if parent is None:
+        return document
+    here = path.parent / str(parent)
+    source = here if here.is_file() else _shipped(str(parent))
+    if source in (*above, path):
+        raise DataError(f"{path}: extends itself by way of {source.name}")
+    inherited = _read(source, (*above, path)).data
+    if isinstance(inherited, dict):
+        document.data.update({k: v for k, v in inherited.items() if k not in document.data})
+    return document
 
 
 def task_from_files(train: Sequence[str], test: Sequence[str] = (), name: str | None = None) -> TaskSpec:
@@ -120,6 +154,12 @@ def task_from_files(train: Sequence[str], test: Sequence[str] = (), name: str | 
     first = Path((train or test)[0]).absolute()
     stem = first.parent.name if first.stem in SPLIT_NAMES and first.parent.name else first.stem
     return _validated(Document({"name": name or stem, "train": list(train), "test": list(test)}, {}, "task"))
+
+
+def on_files(spec: TaskSpec, train: Sequence[str], test: Sequence[str] = ()) -> TaskSpec:
+    """The task on data of one's own: prompt, labels and metrics stay, every file and the hub go."""
+    data = {k: v for k, v in spec.model_dump().items() if k not in (*_FILE_KEYS, "hub")}
+    return _validated(Document({**data, "train": list(train), "test": list(test)}, {}, "task"))
 
 
 def with_settings(spec: TaskSpec, settings: Mapping[str, Any]) -> TaskSpec:
@@ -148,11 +188,16 @@ def build_task(spec: TaskSpec) -> TaskData:
         DataError: see `read_rows`, `Reader.read` and `check_labels`; or nothing is left to train on.
     """
     reader = Reader(spec)
-    splits = {name: _read(reader, spec, name) for name in _FILE_KEYS}
+    splits = {name: _examples(reader, spec, name) for name in _FILE_KEYS}
     notes = reader.notes
     kind = reader.kind or "classification"
     train, validation, test, ood = (splits[name] for name in _FILE_KEYS)
     labels = check_labels(spec, splits) if kind == "classification" else ()
+    if spec.unseen:
+        ood = [*ood, *(e for e in (*train, *validation, *test) if e.unseen)]
+        train, validation, test = ([e for e in rows if not e.unseen] for rows in (train, validation, test))
+        if not ood:
+            raise DataError(f"{spec.name}: no row has one of the values of `unseen`")
     if spec.test_fraction and not test:
         train, test = hold_out(train, spec.test_fraction, "test")
     for name, held in (("test", test), ("ood", ood), ("validation", validation)):
@@ -170,15 +215,16 @@ def build_task(spec: TaskSpec) -> TaskData:
         raise DataError(
             f"no training example is left: all {len(splits['train'])} texts are also in held-out data"
         )
+    some = some_prompts if spec.metrics else subsample
     data = TaskData(
         spec=replace_kind(spec, kind),
         kind=kind,
         template=reader.template(),
         labels=labels,
         train=tuple(train),
-        validation=tuple(subsample(validation, spec.validation_limit)),
-        test=tuple(subsample(test, spec.test_limit)),
-        ood=tuple(subsample(ood, spec.test_limit)),
+        validation=tuple(some(validation, spec.validation_limit)),
+        test=tuple(some(test, spec.test_limit)),
+        ood=tuple(some(ood, spec.test_limit)),
         notes=tuple(notes),
     )
     if spec.draw == "seed":
@@ -207,7 +253,7 @@ def cut(data: TaskData, **limits: int) -> TaskData:
     return replace(data, **{name: data.split(name)[:n] for name, n in limits.items()})  # type: ignore[arg-type]
 
 
-def _read(reader: Reader, spec: TaskSpec, name: str) -> list[Example]:
+def _examples(reader: Reader, spec: TaskSpec, name: str) -> list[Example]:
     if spec.hub:
         split = {"train": spec.hub.train, "validation": spec.hub.validation, "test": spec.hub.test}.get(name)
         return reader.read(hub_rows(spec.hub, split)) if split else []
@@ -233,7 +279,9 @@ def _beside(folder: Path, files: Any) -> Any:
 def _shipped(name: str) -> Path:
     import ctxpeft.data
 
-    names = ctxpeft.data.task_names()
-    if name in names:
+    names = [*ctxpeft.data.task_names(), *ctxpeft.data.protocol_names()]
+    if name in ctxpeft.data.task_names():
         return Path(ctxpeft.data.task_path(name)) / "task.yaml"
+    if name in names:
+        return Path(ctxpeft.data.protocol_path(name))
     raise DataError(f"no task file and no shipped task '{name}'{did_you_mean(name, names)}")

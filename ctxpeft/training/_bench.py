@@ -8,7 +8,7 @@ from typing import Any
 
 from ctxpeft import __version__
 from ctxpeft.errors import DataError
-from ctxpeft.tasks import Encoded, Encoder, Example, TaskData, can_end
+from ctxpeft.tasks import ClassifierEncoder, Encoded, Encoder, Example, TaskData, can_end
 from ctxpeft.training._base import Base
 
 
@@ -83,7 +83,7 @@ def prepare(base: Base, task: TaskData, elsewhere: Mapping[str, TaskData] | None
     """
     notes = list(task.notes)
     encoder = encoder_for(base, task)
-    if not encoder.eos and task.kind != "language_modelling":
+    if not encoder.eos and task.kind != "language_modelling" and not base.head:
         notes.append("answers have no end-of-text token: the model cannot tell it from unused tokens")
     train = tuple(encoder.encode(task.train))
     held_out = tuple(encoder.encode(task.validation))
@@ -98,5 +98,14 @@ def prepare(base: Base, task: TaskData, elsewhere: Mapping[str, TaskData] | None
 
 
 def encoder_for(base: Base, task: TaskData) -> Encoder:
-    """The encoder of `task` for `base`: its tokenizer, its positions, whether it can end an answer."""
+    """The encoder of `task` for `base`: its tokenizer, its positions, whether it can end an answer.
+
+    Raises:
+        DataError: the task asks for a classification head and the base has none, or the other way round.
+    """
+    if bool(base.head) != (task.spec.head == "classifier"):
+        wants = "tells classes by a head" if base.head else "has no classification head"
+        raise DataError(f"{task.spec.name} has head={task.spec.head}, and {base.name} {wants}")
+    if base.head:
+        return ClassifierEncoder(base.tokenizer, task, base.positions)
     return Encoder(base.tokenizer, task, base.positions, can_end(base.model, base.tokenizer))

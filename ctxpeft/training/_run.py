@@ -51,7 +51,7 @@ def run(
 
     Args:
         bench: from `prepare`.
-        variant: whatever `load_variant` takes, or the baselines `none` and `full`.
+        variant: whatever `load_variant` takes, or the baselines `none`, `full` and `probe`.
         config: one learning rate, one seed; unset values come from the variant's hints.
         out: the run's folder. A finished run is read from it, an interrupted one continues; None writes nothing.
         splits: what to evaluate at the end, those of other tasks included; splits that are not there are left out.
