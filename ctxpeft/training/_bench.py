@@ -56,18 +56,24 @@ class Bench:
 
     def describe(self) -> dict[str, Any]:
         """What of the base and the task decides a result, and (under `about`) what only describes it."""
+        others = {name: _plain(other.encoder.task) for name, other in self.elsewhere.items()}
         return {
             "model": {"digest": self.base.digest(), "dtype": self.base.dtype},
             "task": {"digest": self.task.digest()},
             "about": {
                 "ctxpeft": __version__,
                 "model": self.base.name,
-                "task": self.task.spec.model_dump(mode="json", exclude_defaults=True),
+                "task": _plain(self.task),
+                **({"elsewhere": others} if others else {}),
                 "template": self.task.template,
                 "train_examples": len(self.task.train),
                 "notes": list(self.notes),
             },
         }
+
+
+def _plain(task: TaskData) -> dict[str, Any]:
+    return task.spec.model_dump(mode="json", exclude_defaults=True)
 
 
 def prepare(base: Base, task: TaskData, elsewhere: Mapping[str, TaskData] | None = None) -> Bench:
