@@ -192,11 +192,27 @@ def cli() -> str:
     return "\n".join(parts)
 
 
+def protocols() -> str:
+    """The shipped protocols, a row each."""
+    from ctxpeft.data import protocol_names
+    from ctxpeft.tasks import load_task
+
+    rows = []
+    for name in protocol_names():
+        spec = load_task(name)
+        metric = spec.primary or ("token loss" if spec.kind == "completion" else "accuracy")
+        judged = ", ".join(spec.metrics) if spec.metrics else metric
+        where = f"`{spec.hub.id}`" + (f", {spec.hub.config}" if spec.hub.config else "") if spec.hub else ""
+        rows.append([code(name), spec.title or "", judged, where, spec.licence or ""])
+    return table(["task", "what", "metrics, the main one first", "set on the hub", "licence"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "blocks": blocks,
     "cli": cli,
     "laws": laws,
     "legal-combinations": legal_combinations,
+    "protocols": protocols,
     "rules": rules,
     "variants": variants,
 }

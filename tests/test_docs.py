@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import ctxpeft
+from ctxpeft.cli import main
 from ctxpeft.cli._model import empty_model
 from ctxpeft.hosts.count import count_parameters
 from ctxpeft.shipped import shipped_names
@@ -51,6 +53,36 @@ def test_the_page_about_peft_runs(
     printed = capsys.readouterr().out
     assert "name: peft-prefix-tuning" in printed
     assert "cannot be exported to PEFT: its prompt methods are slots asked by softmax" in printed
+
+
+@pytest.mark.slow
+def test_the_commands_about_comparing_run(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command of the page, with few rows, steps and seeds."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("Once there was a king who had no crown. " * 30)
+    page = (repository / "docs" / "recipes" / "compare.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    small = [
+        "limit=40",
+        "test_limit=6",
+        "validation_limit=6",
+        "generate_limit=0",
+        "batch_size=2",
+        "eval_every=0",
+    ]
+    for block in blocks:
+        words = shlex.split(block.replace("\\\n", ""))
+        flags = [w for w in words[1:] if w != "--lr-sweep"]
+        if "--seeds" in flags:
+            flags[flags.index("--seeds") + 1] = "1"
+        if "--per-class" in flags:
+            flags[flags.index("--per-class") + 1] = "1,2"
+        kept = small[1:] if "--per-class" in flags else small
+        assert main([*flags, "--steps", "1", *kept]) == 0, capsys.readouterr().err
+        assert (tmp_path / words[words.index("--out") + 1] / "runs").is_dir() or "--per-class" in words
 
 
 @pytest.mark.filterwarnings("ignore")

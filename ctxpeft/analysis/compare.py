@@ -5,24 +5,24 @@ Test data are read only by the runs at the chosen rate.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ctxpeft import __version__
+from ctxpeft.analysis.comparison import Comparison, Entry
 from ctxpeft.analysis.rates import RateTrial, best_rate, rate_grid, tune_rate
 from ctxpeft.analysis.statistics import (
     Interval,
     as_matrix,
     bootstrap_mean,
+    holm,
     paired_difference,
     standard_deviation,
 )
 from ctxpeft.errors import DataError, SpecError
-from ctxpeft.files import write_text
+from ctxpeft.files import write_json, write_text
+from ctxpeft.tasks import Evaluation
 from ctxpeft.training import (
     DEFAULT_LEARNING_RATE,
     Bench,
@@ -38,53 +38,7 @@ from ctxpeft.training import (
 )
 
 SWEEP_SEED = 1000  # never a seed of the comparison itself
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One variant's row. `values` are the main metric on test data, one a seed."""
-
-    name: str
-    fingerprint: str
-    trainable: int
-    deployed: int
-    learning_rate: float
-    values: list[float]
-    mean: float
-    sd: float | None
-    interval: Interval
-    seconds: float
-    metrics: dict[str, float]
-    difference: Interval | None = None
-    ood: float | None = None
-    sweep: list[RateTrial] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All rows; the first variant is the reference of every difference."""
-
-    model: str
-    task: str
-    kind: str
-    metric: str
-    greater_is_better: bool
-    seeds: list[int]
-    steps: int
-    test_examples: int
-    resamples: int
-    tuned: bool
-    entries: list[Entry]
-    notes: list[str]
-    version: str = __version__
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, with the verdict of every difference as a word."""
-        data = asdict(self)
-        for entry, plain in zip(self.entries, data["entries"], strict=True):
-            if entry.difference is not None:
-                plain["difference"]["verdict"] = entry.difference.word
-        return data
+TESTED = ("test", "ood", "unrelated")
 
 
 def compare(
@@ -104,9 +58,11 @@ def compare(
     """Train every variant with every seed, and say what differs.
 
     Args:
-        bench: from `ctxpeft.training.prepare`.
-        variants: the first is the reference; the baselines `none` and `full` are allowed.
-        out: gets `runs/`, `compare.json`, `table.md` and `compare.png`. Finished runs found there are kept.
+        bench: from `ctxpeft.training.prepare`. With `draw: seed` every seed draws its own training examples. Where it
+            has the splits `ood` and `unrelated`, every run is measured on them too, and so is the frozen base.
+        variants: the first is the reference; the baselines `none`, `full` and `probe` are allowed.
+        out: gets `runs/`, `compare.json`, `table.md` and `compare.png`, and `transfer.*` where there
+            is anything to say about other data. Finished runs found there are kept.
         seeds: a number (0, 1, ...) or the seeds; shared by all variants, initialisation and data order.
         config: steps, batch size and so on; its learning rate, if set, is every variant's.
         lr_sweep: tune the rate of each variant on validation data; else the variant's hint or the default.
@@ -134,13 +90,35 @@ def compare(
     for method in methods:
         trials: list[RateTrial] = []
         rate = config.learning_rate
-        if lr_sweep and method.name != "none":
+        if lr_sweep and study.tunes(method):
             grid = sorted(rates) if rates else rate_grid(config.learning_rate or _hint(method))
             trials = tune_rate(grid, lambda r, m=method: study.sweep(m, r, sweep_steps))  # type: ignore[misc]
             rate = best_rate(trials).rate
             reporter.note(f"{method.name}: learning rate {rate:.2g} chosen on validation data")
         rows.append((method, trials, study.seeds(method, rate, chosen_seeds)))
-    result = _summarise(bench, config, chosen_seeds, rows, resamples, lr_sweep)
+    base = study.base()
+    entries = _entries(rows, base, resamples, {m.name for m in methods if study.varies(m)})
+    first, data = rows[0][2][0], bench.drawn(chosen_seeds[0])
+    test, ood = first.evaluations["test"], first.evaluations.get("ood")
+    result = Comparison(
+        model=bench.base.name,
+        task=bench.task.spec.name,
+        kind=bench.task.kind,
+        metric=test.primary,
+        greater_is_better=test.greater_is_better,
+        seeds=chosen_seeds,
+        steps=config.resolved(None, len(data.train)).steps,
+        train_examples=len(data.task.train),
+        test_examples=len(test.records),
+        resamples=resamples,
+        tuned=lr_sweep,
+        entries=entries,
+        notes=list(data.notes),
+        draws=bench.task.spec.draw == "seed",
+        ood_metric=ood.primary if ood else None,
+        ood_greater_is_better=ood.greater_is_better if ood else True,
+        base={name: found.value for name, found in base.items()},
+    )
     _write(result, out)
     return result
 
@@ -174,22 +152,38 @@ class _Study:
         return RateTrial(rate, loss, evaluation.value)
 
     def seeds(self, method: Method, rate: float | None, seeds: Sequence[int]) -> list[RunResult]:
-        """One run a seed at the chosen rate; the frozen base is the same for every seed and runs once."""
-        distinct = seeds[:1] if method.name == "none" else seeds
+        """One run a seed at the chosen rate; what is the same for every seed runs once."""
+        distinct = seeds if self.varies(method) else seeds[:1]
         results = []
         for seed in distinct:
             config = self.config.model_copy(update={"learning_rate": rate, "seed": seed})
-            shown = config.resolved(method.variant, len(self.bench.train)).learning_rate
+            shown = config.resolved(method.variant, 1).learning_rate
             folder = self._folder(method) / f"seed-{seed}-lr-{shown:.3g}"
-            result = run(
-                self.bench, method, config, out=folder, splits=("test", "ood"), reporter=self.reporter
-            )
+            result = run(self.bench, method, config, out=folder, splits=TESTED, reporter=self.reporter)
             if "test" not in result.evaluations:
                 raise DataError(f"{method.name} diverged at learning rate {shown:.3g}: try --lr-sweep")
             test = result.evaluations["test"]
             self.reporter.note(f"{method.name} seed {seed}: {test.primary} {test.value:.4f}")
             results.append(result)
         return results * (len(seeds) // len(distinct))
+
+    def tunes(self, method: Method) -> bool:
+        """Whether there is a rate to tune: not for the probe, nor for the frozen base without a head."""
+        return method.name != "probe" and (method.name != "none" or bool(self.bench.base.head))
+
+    def varies(self, method: Method) -> bool:
+        """Whether runs of the method differ by seed."""
+        return self.tunes(method) or (method.name == "probe" and self.bench.task.spec.draw == "seed")
+
+    def base(self) -> dict[str, Evaluation]:
+        """The frozen base on the data that are not the task's own; nothing where there are none."""
+        splits = [name for name in TESTED[1:] if self.bench.measured_on(name).examples]
+        if not splits:
+            return {}
+        frozen = load_method("none")
+        return run(
+            self.bench, frozen, self.config, out=self._folder(frozen) / "base", splits=splits
+        ).evaluations
 
     def _folder(self, method: Method) -> Path:
         return self.out / "runs" / f"{method.name}-{method.fingerprint().removeprefix('baseline:')[:8]}"
@@ -222,20 +216,18 @@ def _hint(method: Method) -> float:
     return hint or DEFAULT_LEARNING_RATE
 
 
-def _summarise(
-    bench: Bench,
-    config: TrainingConfig,
-    seeds: list[int],
+def _entries(
     rows: list[tuple[Method, list[RateTrial], list[RunResult]]],
+    base: dict[str, Evaluation],
     resamples: int,
-    tuned: bool,
-) -> Comparison:
+    varied: set[str],
+) -> list[Entry]:
+    """One entry a method, differences to the first corrected for their number; `varied` are those with a spread."""
     reference, weights, _ = as_matrix([r.evaluations["test"] for r in rows[0][2]])
     entries: list[Entry] = []
     for method, trials, runs in rows:
         tests = [r.evaluations["test"] for r in runs]
         values, _, _ = as_matrix(tests)
-        ood = [r.evaluations["ood"].value for r in runs if "ood" in r.evaluations]
         per_seed = [t.value for t in tests]
         entries.append(
             Entry(
@@ -246,36 +238,43 @@ def _summarise(
                 learning_rate=runs[0].learning_rate,
                 values=per_seed,
                 mean=sum(per_seed) / len(per_seed),
-                sd=standard_deviation(per_seed) if runs[0].trainable else None,
+                sd=standard_deviation(per_seed) if method.name in varied else None,
                 interval=bootstrap_mean(values, weights, resamples),
                 seconds=sum(r.seconds for r in runs) / len(runs),
                 metrics={k: sum(t.metrics[k] for t in tests) / len(tests) for k in tests[0].metrics},
                 difference=paired_difference(values, reference, weights, resamples) if entries else None,
-                ood=sum(ood) / len(ood) if ood else None,
+                ood=_mean_on(runs, "ood", resamples),
+                forgetting=_forgetting(runs, base, resamples),
                 sweep=trials,
             )
         )
-    test = rows[0][2][0].evaluations["test"]
-    return Comparison(
-        model=bench.base.name,
-        task=bench.task.spec.name,
-        kind=bench.task.kind,
-        metric=test.primary,
-        greater_is_better=test.greater_is_better,
-        seeds=seeds,
-        steps=config.resolved(None, len(bench.train)).steps,
-        test_examples=len(test.records),
-        resamples=resamples,
-        tuned=tuned,
-        entries=entries,
-        notes=list(bench.notes),
-    )
+    adjusted = holm([e.difference.p or 0.0 for e in entries if e.difference is not None])
+    return [entries[0], *(replace(e, adjusted=p) for e, p in zip(entries[1:], adjusted, strict=True))]
+
+
+def _mean_on(runs: list[RunResult], split: str, resamples: int) -> Interval | None:
+    if split not in runs[0].evaluations:
+        return None
+    values, weights, _ = as_matrix([r.evaluations[split] for r in runs])
+    return bootstrap_mean(values, weights, resamples)
+
+
+def _forgetting(runs: list[RunResult], base: dict[str, Evaluation], resamples: int) -> Interval | None:
+    """How much the loss on unrelated text rose, in nats a token, paired by text."""
+    if "unrelated" not in base:
+        return None
+    after, weights, _ = as_matrix([r.evaluations["unrelated"] for r in runs])
+    before, _, _ = as_matrix([base["unrelated"]] * len(runs))
+    return paired_difference(after, before, weights, resamples)
 
 
 def _write(result: Comparison, out: Path) -> None:
     from ctxpeft.analysis.figure import draw
     from ctxpeft.analysis.table import markdown
+    from ctxpeft.analysis.transfer import transfer
 
+    if result.base:
+        transfer(result).write(out)
     write_text(out / "table.md", markdown(result))
     draw(result, out / "compare.png")
-    write_text(out / "compare.json", json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "compare.json", result.to_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctxpeft.analysis.compare import Comparison
+from ctxpeft.analysis.comparison import Comparison
 from ctxpeft.files import replacing
 
 INK, MUTED, GOOD, BAD, PLAIN = "#1b1f24", "#8b949e", "#1a7f5a", "#b5473c", "#3d6cb3"
@@ -25,7 +25,7 @@ def draw(result: Comparison, path: Path) -> None:
     axes.axvline(entries[0].mean, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     for y, entry in enumerate(entries):
         colour = PLAIN
-        if entry.difference is not None and entry.difference.significant:
+        if entry.difference is not None and entry.significant:
             better = (entry.difference.mean > 0) == result.greater_is_better
             colour = GOOD if better else BAD
         axes.plot(

@@ -20,12 +20,16 @@ _CHUNK = 1 << 22  # resample weights held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its bootstrap percentile interval at `level`."""
+    """A mean and its bootstrap percentile interval at `level`.
+
+    p: two-sided, of a mean of zero: twice the smaller share of resamples on one side of it, counting one more.
+    """
 
     mean: float
     low: float
     high: float
     level: float = 0.95
+    p: float | None = None
 
     @property
     def significant(self) -> bool:
@@ -85,8 +89,11 @@ def bootstrap_mean(
         picks = random.multinomial(count, np.full(count, 1 / count), size=rows) * weight
         found.append(((seed_share @ matrix) * picks).sum(axis=1) / picks.sum(axis=1))
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
-    return Interval(overall, float(low), float(high), level)
+    drawn = np.concatenate(found)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    sides = np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)
+    p = min(1.0, 2 * (min(sides) + 1) / (len(drawn) + 1))
+    return Interval(overall, float(low), float(high), level, p)
 
 
 def paired_difference(
@@ -109,6 +116,20 @@ def paired_difference(
             f"cannot pair {first.shape} with {second.shape}: expected the same seeds and examples"
         )
     return bootstrap_mean(first - second, weights, resamples, seed, level)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of m tests, adjusted so that those below alpha are false for one or more with probability alpha.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979: the i-th
+    smallest of m times m - i + 1, never below the one before it, at most 1.
+    """
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:

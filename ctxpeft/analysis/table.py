@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from ctxpeft.analysis.compare import Comparison, Entry
+from ctxpeft.analysis.comparison import Comparison, Entry
 
 HEADER = (
     "variant",
@@ -13,20 +13,25 @@ HEADER = (
     "learning rate",
     "{metric}",
     "difference [95 %]",
+    "p (Holm)",
     "verdict",
     "seconds",
 )
 
 
 def rows(result: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and cells; a column `ood` where the task has such data."""
+    """Header and cells; columns `ood` and `forgetting` where they were measured."""
     header = [cell.format(metric=f"test {result.metric}") for cell in HEADER]
-    has_ood = any(entry.ood is not None for entry in result.entries)
     cells = [_row(entry) for entry in result.entries]
-    if has_ood:
-        header.insert(5, f"ood {result.metric}")
-        for entry, row in zip(result.entries, cells, strict=True):
-            row.insert(5, "" if entry.ood is None else f"{entry.ood:.3f}")
+    other = {
+        f"ood {result.ood_metric}": [entry.ood for entry in result.entries],
+        "forgetting": [entry.forgetting for entry in result.entries],
+    }
+    for name, column in reversed(other.items()):
+        if any(column):
+            header.insert(5, name)
+            for found, row in zip(column, cells, strict=True):
+                row.insert(5, "" if found is None else f"{found.mean:.3f}")
     return header, cells
 
 
@@ -52,12 +57,21 @@ def footnote(result: Comparison) -> str:
     seeds = len(result.seeds)
     spread = "mean ± standard deviation over" if seeds > 1 else "one value from"
     rates = "tuned on validation data" if result.tuned else "from the variants' hints, not tuned here"
-    return (
+    drawn = ", drawn anew by every seed" if result.draws else ""
+    count = len(result.entries) - 1
+    family = "one comparison" if count == 1 else f"the {count} comparisons of this table"
+    text = (
         f"Test {result.metric} ({direction} is better): {spread} {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{result.steps} steps, {result.test_examples} test examples. Learning rates {rates}. Differences are to "
-        f"{result.entries[0].name}, paired by seed and example, with a 95 % bootstrap interval "
-        f"({result.resamples:,} resamples of seeds and examples; not corrected for the number of comparisons)."
+        f"{result.steps} steps on {result.train_examples:,} training examples{drawn}, {result.test_examples:,} test "
+        f"examples. Learning rates {rates}. Differences are to {result.entries[0].name}, paired by seed and example, "
+        f"each with its own 95 % bootstrap interval ({result.resamples:,} resamples of seeds and examples). The "
+        f"verdict is that of its p-value at 0.05, corrected for {family} by Holm's method."
     )
+    if "unrelated" in result.base:
+        text += (
+            " Forgetting is the rise of the loss on unrelated text over the frozen base's, in nats a token."
+        )
+    return text
 
 
 def rich_table(result: Comparison) -> Table:
@@ -75,11 +89,10 @@ def rich_table(result: Comparison) -> Table:
 
 def _row(entry: Entry) -> list[str]:
     spread = f"{entry.mean:.3f}" if entry.sd is None else f"{entry.mean:.3f} ± {entry.sd:.3f}"
-    difference, verdict = "reference", ""
-    if entry.difference is not None:
-        d = entry.difference
-        difference, verdict = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", d.word
-    rate = f"{entry.learning_rate:.2g}" if entry.trainable else ""
+    difference, p = "reference", ""
+    if (d := entry.difference) is not None:
+        difference, p = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", p_value(entry.adjusted)
+    rate = f"{entry.learning_rate:.2g}" if entry.trainable and entry.learning_rate else ""
     return [
         entry.name,
         f"{entry.trainable:,}",
@@ -87,6 +100,14 @@ def _row(entry: Entry) -> list[str]:
         rate,
         spread,
         difference,
-        verdict,
+        p,
+        entry.verdict,
         f"{entry.seconds:.0f}",
     ]
+
+
+def p_value(p: float | None) -> str:
+    """Three digits; what lies below them as `<0.001`."""
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

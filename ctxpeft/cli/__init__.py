@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ctxpeft.cli.compare",
         "Compare variants: rates tuned, seeds shared, intervals given.",
     ),
+    "reproduce": (
+        "ctxpeft.cli.reproduce",
+        "Run a finished run again, and say whether it comes out the same.",
+    ),
     "search": ("ctxpeft.cli.search", "Search a space of variants."),
     "diagnose": ("ctxpeft.cli.diagnose", "Measure what adapters do: dilution, spectrum, attention, gates."),
     "report": ("ctxpeft.cli.report", "Report on a search that ran, or still runs."),

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ctxpeft.errors import SpecError
+
 _VARIADIC = ("--data", "--test")
 _OVERRIDE = re.compile(r"^[A-Za-z_][\w.\-]*=")
 _SPEC_SUFFIXES = (".yaml", ".yml")
@@ -38,6 +40,14 @@ def expand_variadic(args: Sequence[str]) -> list[str]:
     return expanded
 
 
+def numbers(text: str, option: str) -> list[int]:
+    """The whole numbers of `1,4,16`, rising. Raises SpecError on anything else."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise SpecError(f"{option}: expected whole numbers above zero such as 1,4,16, found '{text}'")
+    return sorted({int(part) for part in parts})
+
+
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A hub id, a local directory, or 'ctxpeft-mini'.", metavar="M")
 ]
@@ -46,7 +56,12 @@ VariantOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", "-t", help="A shipped task, a task YAML file, or hub:<id>.", metavar="T"),
+    typer.Option(
+        "--task",
+        "-t",
+        help="A shipped task, a task YAML file, or hub:<id>; its prompt on the files of --data.",
+        metavar="T",
+    ),
 ]
 DataOption = Annotated[
     list[str] | None,

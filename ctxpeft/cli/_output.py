@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ctxpeft import __version__
+from ctxpeft.files import plain
 
 
 def stdout() -> Console:
@@ -40,23 +39,6 @@ def emit(command: str, result: Mapping[str, Any]) -> None:
     envelope = {"command": command, "version": __version__, "result": plain(result)}
     sys.stdout.write(json.dumps(envelope, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def plain(value: Any) -> Any:
-    """`value` with only the types JSON knows."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    if callable(item := getattr(value, "item", None)):  # numpy and torch scalars
-        return plain(item())
-    return str(value)
 
 
 def note(text: str) -> None:

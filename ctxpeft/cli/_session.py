@@ -17,11 +17,12 @@ from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 
 if TYPE_CHECKING:
-    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.tasks import TaskData, TaskSpec
     from ctxpeft.training import Base, Bench, Method, TrainingConfig
 
 _ALIASES = {"lr": "learning_rate"}
 _MODEL_KEYS = ("dtype", "device")
+UNRELATED_TEXTS = 200
 
 
 @dataclass(frozen=True)
@@ -71,35 +72,37 @@ def training_config(settings: Settings, **fixed: Any) -> TrainingConfig:
 def task_spec(
     task: str | None, data: Sequence[str] | None, test: Sequence[str] | None, settings: Settings
 ) -> TaskSpec:
-    """The task of `--task` or of `--data` and `--test`, with its settings.
+    """The task of `--task`, of `--data` and `--test`, or the first on the files of the others, with its settings.
 
     Raises:
-        SpecError: neither or both are given, or the settings do not fit.
+        SpecError: neither is given, or the settings do not fit.
     """
-    from ctxpeft.tasks import load_task, task_from_files, with_settings
+    from ctxpeft.tasks import load_task, on_files, task_from_files, with_settings
 
-    if task and data:
-        raise SpecError("--task and --data cannot both be given")
-    if task and test:
+    if test and not data:
         raise SpecError("--test belongs to --data; a task names its own test data (or set task.test=FILE)")
     if not task and not data:
         raise SpecError("no data: give --task NAME (docstring-area ships with ctxpeft) or --data FILE")
-    spec = load_task(task) if task else task_from_files(list(data or []), list(test or []))
-    return with_settings(spec, settings.task)
+    files = list(data or []), list(test or [])
+    if task is None:
+        return with_settings(task_from_files(*files), settings.task)
+    spec = load_task(task)
+    return with_settings(on_files(spec, *files) if data else spec, settings.task)
 
 
 def evaluation_spec(
     task: str | None, data: Sequence[str] | None, adapter: Path | None, settings: Settings
 ) -> TaskSpec:
-    """The task to evaluate on: `--task`, or `--data` with the prompt and labels the adapter was trained with.
+    """The task to evaluate on: `--task`, or `--data` with its prompt or that which the adapter was trained with.
 
     Raises:
         SpecError: see `task_spec`.
     """
-    from ctxpeft.tasks import load_task, task_from_files, with_settings
+    from ctxpeft.tasks import load_task, on_files, task_from_files, with_settings
 
     if task or not data:
-        return task_spec(task, data, None, settings)
+        spec = task_spec(task, None, None, settings)
+        return on_files(spec, [], data) if data else spec
     written = adapter / "task.yaml" if adapter else None
     if written is None or not written.is_file():
         return with_settings(task_from_files([], list(data)), settings.task)
@@ -129,24 +132,63 @@ def changed_variant(source: str, settings: Settings) -> Method:
     return load_method(variant)
 
 
-def open_base(model: str, settings: Settings) -> Base:
-    """Load the model with its `dtype` and `device`.
+def open_base(model: str, settings: Settings, data: TaskData | None = None) -> Base:
+    """Load the model with its `dtype` and `device`, and with a head where the task asks for one.
 
     Raises:
         HostError: see `load_base`.
     """
     from ctxpeft.training import load_base
 
-    return load_base(model, **settings.model)
+    if data is None or data.spec.head == "label":
+        return load_base(model, **settings.model)
+    return load_base(model, classes=len(data.labels), pooling=data.spec.pooling, **settings.model)
 
 
-def open_bench(model: str, spec: TaskSpec, settings: Settings) -> Bench:
-    """Read the data first, since it fails fast, then load the model and encode."""
+def open_bench(
+    model: str,
+    spec: TaskSpec,
+    settings: Settings,
+    ood: str | None = None,
+    unrelated: Sequence[str] | None = None,
+) -> Bench:
+    """Read the data first, since it fails fast, then load the model and encode.
+
+    ood: another task, or a file that is asked with this task's prompt. unrelated: files of text.
+    """
     from ctxpeft.tasks import build_task
     from ctxpeft.training import prepare
 
     data = build_task(spec)
-    return prepare(open_base(model, settings), data)
+    elsewhere = {"ood": _asked_likewise(data, ood)} if ood else {}
+    if unrelated:
+        elsewhere["unrelated"] = _texts(data, unrelated)
+    return prepare(open_base(model, settings, data), data, elsewhere)
+
+
+def _asked_likewise(data: TaskData, source: str) -> TaskData:
+    """A task by name or file; a data file gets the prompt of `data`, and its labels where they are all among them."""
+    from ctxpeft.tasks import build_task, load_task
+    from ctxpeft.tasks._files import SUFFIXES
+
+    if not source.lower().endswith(SUFFIXES):
+        return build_task(load_task(source))
+    prompt = {**data.prompt_spec(), "name": Path(source).stem, "test": [source]}
+    own = build_task(load_task({k: v for k, v in prompt.items() if k not in ("labels", "label_words")}))
+    return build_task(load_task(prompt)) if set(own.labels) <= set(data.labels) else own
+
+
+def _texts(data: TaskData, files: Sequence[str]) -> TaskData:
+    """Text to measure forgetting on, in windows as long as the task's own examples may be."""
+    from ctxpeft.tasks import build_task, load_task
+
+    spec = {
+        "name": "unrelated",
+        "kind": "language_modelling",
+        "test": list(files),
+        "test_limit": UNRELATED_TEXTS,
+    }
+    return build_task(load_task({**spec, "max_length": data.spec.max_length}))
 
 
 def task_facts(bench: Bench) -> dict[str, Any]:

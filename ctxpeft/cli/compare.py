@@ -17,6 +17,7 @@ from ctxpeft.cli._arguments import (
     OverridesArgument,
     TaskOption,
     TestOption,
+    numbers,
 )
 from ctxpeft.errors import SpecError
 from ctxpeft.extras import require
@@ -45,6 +46,32 @@ def command(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimiser steps a run.", metavar="N")
     ] = None,
+    per_class: Annotated[
+        str | None,
+        typer.Option(
+            "--per-class",
+            help="A curve over numbers of training examples per class; every seed draws its own.",
+            metavar="N,N,...",
+        ),
+    ] = None,
+    ood: Annotated[
+        str | None,
+        typer.Option(
+            "--ood", help="Out-of-distribution data to measure on too: a task, or a file.", metavar="T|FILE"
+        ),
+    ] = None,
+    unrelated: Annotated[
+        list[str] | None,
+        typer.Option("--unrelated", help="Text on which forgetting is measured; repeatable.", metavar="FILE"),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Size every variant to as many trained parameters: a number, or a variant's name.",
+            metavar="N|V",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR")
     ] = None,
@@ -54,7 +81,11 @@ def command(
 ) -> None:
     """Compare variants fairly; interrupted or extended, the same command runs only what is missing.
 
-    `none` (the frozen base) and `full` (full fine-tuning) may stand among the variants.
+    `none` (the frozen base), `full` (full fine-tuning) and `probe` (a linear probe) may stand among the variants.
+
+    Examples: ctxpeft compare -v prefix-tuning-plus,lora-qv --task docstring-area --lr-sweep --out runs/compare
+
+    ... --per-class 1,2,4,8,16,32 --out runs/curve; ... --unrelated book.txt --out runs/transfer
     """
     from ctxpeft.cli._session import open_bench, read_settings, task_spec, training_config
     from ctxpeft.training import load_method
@@ -69,8 +100,13 @@ def command(
         raise SpecError("a comparison runs the seeds 0, 1, ...: give --seeds N instead of seed=")
     names = [name.strip() for name in variants.split(",") if name.strip()]
     methods = [load_method(name) for name in names]
+    if budget is not None and not budget.isdigit():
+        load_method(budget)
     config = training_config(settings, **({"steps": steps} if steps else {}))
-    bench = open_bench(model, task_spec(task, data, test, settings), settings)
+    sizes = numbers(per_class, "--per-class") if per_class else []
+    bench = open_bench(model, task_spec(task, data, test, settings), settings, ood, unrelated)
+    if budget is not None:
+        methods = _sized(bench, names, budget)
     from ctxpeft.analysis.compare import check_comparison, compare
 
     if dry_run:
@@ -78,30 +114,54 @@ def command(
         _plan(bench, methods, config, seeds, lr_sweep, json)
         return
 
+    from ctxpeft.analysis.curve import data_curve
     from ctxpeft.analysis.table import footnote, rich_table
     from ctxpeft.training import ConsoleReporter
 
     reporter = ConsoleReporter()
     for note in bench.notes:
         reporter.note(note)
-    result = compare(
-        bench,
-        methods,
-        out or Path(),
-        seeds=seeds,
-        config=config,
-        lr_sweep=lr_sweep,
-        sweep_steps=sweep_steps,
-        reporter=reporter,
-        fresh=fresh,
-    )
+    options: dict[str, Any] = {
+        "seeds": seeds,
+        "config": config,
+        "lr_sweep": lr_sweep,
+        "sweep_steps": sweep_steps,
+        "reporter": reporter,
+        "fresh": fresh,
+    }
+    console = _output.stdout()
+    if sizes:
+        curve = data_curve(bench, methods, out or Path(), sizes, **options)
+        if json:
+            _output.emit("compare", {**curve.to_dict(), "out": str(out)})
+            return
+        console.print(curve.markdown(), markup=False)
+        console.print(f"Written to {out}: curve.md, curve.json, curve.png, per-class-N/", markup=False)
+        return
+    result = compare(bench, methods, out or Path(), **options)
     if json:
         _output.emit("compare", {**result.to_dict(), "out": str(out)})
         return
-    console = _output.stdout()
     console.print(rich_table(result))
     console.print(footnote(result), markup=False)
+    if result.base:
+        console.print((out or Path()).joinpath("transfer.md").read_text(encoding="utf-8"), markup=False)
     console.print(f"Written to {out}: table.md, compare.json, compare.png, runs/", markup=False)
+
+
+def _sized(bench: Bench, names: list[str], budget: str) -> list[Method]:
+    """The methods at the size of the budget; a note each."""
+    from ctxpeft.analysis.budget import at_budget
+    from ctxpeft.training import count_parameters, load_method
+
+    model = bench.base.model
+    wanted = int(budget) if budget.isdigit() else count_parameters(model, load_method(budget))[0]
+    if wanted < 1:
+        raise SpecError(f"--budget: expected a number of parameters or a variant, found '{budget}'")
+    sized = at_budget(model, names, wanted)
+    for one in sized:
+        _output.note(one.note)
+    return [one.method for one in sized]
 
 
 def _plan(

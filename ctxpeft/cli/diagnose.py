@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ctxpeft.cli import _output
-from ctxpeft.cli._arguments import JsonOption, ModelOption
+from ctxpeft.cli._arguments import JsonOption, ModelOption, numbers
 from ctxpeft.errors import DataError, SpecError, did_you_mean
 from ctxpeft.extras import require
 
@@ -59,7 +58,7 @@ def command(
     from ctxpeft.training import load_base
 
     names = chosen(what)
-    counts = numbers(lengths)
+    counts = numbers(lengths, "--lengths")
     if out is not None:
         require("matplotlib", "plots", "the pictures of a diagnosis")
     base = load_base(model)
@@ -67,7 +66,8 @@ def command(
     handles = attached(base, adapters)
     found = [measure(name, base, handles, ids, counts) for name in names]
     if out is not None:
-        write(found, out)
+        for diagnosis in found:
+            diagnosis.write(out)
     if json:
         _output.emit("diagnose", {"model": model, "diagnoses": [d.to_dict() for d in found], "out": out})
         return
@@ -91,14 +91,6 @@ def chosen(what: str) -> list[str]:
     if not names:
         raise SpecError(f"--what names no instrument: choose among {', '.join(INSTRUMENTS)}, or all")
     return names
-
-
-def numbers(lengths: str) -> list[int]:
-    """The lengths, rising. Raises SpecError on anything but whole numbers above zero."""
-    parts = [part.strip() for part in lengths.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise SpecError(f"--lengths: expected whole numbers above zero such as {LENGTHS}, found '{lengths}'")
-    return sorted({int(part) for part in parts})
 
 
 def windows_of(base: Base, files: list[Path] | None, length: int, limit: int) -> Tensor:
@@ -166,17 +158,3 @@ def measure(name: str, base: Base, handles: dict[str, Handle], ids: Tensor, coun
     if name == "reads":
         return diagnose.reads(handles, ids, base.tokenizer)
     return diagnose.slots(handles, base.tokenizer)
-
-
-def write(found: list[Diagnosis], out: Path) -> None:
-    """NAME.md, NAME.json and, where there is one, NAME.png of every diagnosis."""
-    from ctxpeft.files import write_text
-
-    out.mkdir(parents=True, exist_ok=True)
-    for diagnosis in found:
-        write_text(out / f"{diagnosis.name}.md", diagnosis.markdown())
-        plain: Any = _output.plain(diagnosis.to_dict())
-        write_text(
-            out / f"{diagnosis.name}.json", json_module.dumps(plain, ensure_ascii=False, indent=1) + "\n"
-        )
-        diagnosis.draw(out / f"{diagnosis.name}.png")

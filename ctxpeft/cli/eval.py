@@ -11,6 +11,8 @@ from ctxpeft.cli import _output
 from ctxpeft.cli._arguments import DataOption, JsonOption, ModelOption, OverridesArgument, TaskOption
 from ctxpeft.errors import AdapterError, DataError
 
+OURS, HEAD = "adapter.safetensors", "head.safetensors"
+
 
 def command(
     overrides: OverridesArgument = None,
@@ -30,19 +32,19 @@ def command(
     import ctxpeft
     from ctxpeft.cli._session import evaluation_spec, open_base, read_settings
     from ctxpeft.tasks import build_task, evaluate
-    from ctxpeft.training import encoder_for
+    from ctxpeft.training import encoder_for, load_head
 
     settings = read_settings(overrides)
     if adapter is not None and not adapter.exists():
         raise AdapterError(f"{adapter} does not exist: expected a folder with adapter.safetensors")
-    if adapter is not None and (adapter / "adapter" / "adapter.safetensors").is_file():
+    if adapter is not None and any((adapter / "adapter" / name).is_file() for name in (OURS, HEAD)):
         adapter = adapter / "adapter"
     found = build_task(evaluation_spec(task, data, adapter, settings))
     names = [split] if split != "test" else ["test", "ood"]
     if names[0] not in ("train", "validation", "test", "ood"):
         raise DataError(f"unknown split '{split}': expected validation, test, ood or train")
-    base = open_base(model, settings)
-    if adapter is not None:
+    base = open_base(model, settings, found)
+    if adapter is not None and (not load_head(base.model, adapter) or (adapter / OURS).is_file()):
         ctxpeft.load(base.model, adapter)
     encoder = encoder_for(base, found)
     results: dict[str, Any] = {}

@@ -41,7 +41,7 @@ def command(
         "variants": (lambda: variant_rows(model), _print_variants),
         "blocks": (_blocks, _print_blocks),
         "spaces": (_spaces, _print_titled),
-        "tasks": (_tasks, _print_titled),
+        "tasks": (_tasks, _print_tasks),
     }
     if what not in lists:
         raise SpecError(f"ls: '{what}' is not a list{did_you_mean(what, lists)}")
@@ -196,10 +196,20 @@ def _spaces() -> Rows:
 
 
 def _tasks() -> Rows:
-    from ctxpeft.data import task_names
+    from ctxpeft.data import protocol_names, task_names
     from ctxpeft.tasks import load_task
 
-    return [{"name": name, "title": load_task(name).title or ""} for name in task_names()]
+    rows = []
+    for name in (*task_names(), *protocol_names()):
+        spec = load_task(name)
+        where = f"hub: {spec.hub.id}" if spec.hub else "ships with ctxpeft"
+        rows.append({"name": name, "title": spec.title or "", "kind": spec.kind or "", "data": where})
+    return rows
+
+
+def _print_tasks(rows: Rows) -> None:
+    columns = ["name", "title", "kind", "data"]
+    print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def _print_titled(rows: Rows) -> None:

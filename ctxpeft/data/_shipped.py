@@ -49,6 +49,28 @@ def task_path(name: str) -> Path:
     return _folder() / "tasks" / name
 
 
+def protocol_names() -> list[str]:
+    """Names of the shipped protocols, sorted: how a published set is asked and judged, without its data.
+
+    Example:
+        >>> from ctxpeft.data import protocol_names
+        >>> "webnlg" in protocol_names()
+        True
+    """
+    return sorted(file.stem for file in (_folder() / "protocols").glob("*.yaml"))
+
+
+def protocol_path(name: str) -> Path:
+    """The task file of a shipped protocol.
+
+    Raises:
+        DataError: there is no such protocol.
+    """
+    if name not in protocol_names():
+        raise DataError(f"there is no shipped protocol {name!r}{did_you_mean(name, protocol_names())}")
+    return _folder() / "protocols" / f"{name}.yaml"
+
+
 def verify_snapshot(name: str) -> None:
     """Compare every file of a shipped task with the SHA-256 in its manifest.
 

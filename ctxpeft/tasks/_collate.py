@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctxpeft.tasks._encode import IGNORED
+IGNORED = -100
 
 
 class Collator:
@@ -17,7 +17,7 @@ class Collator:
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
-    def __call__(self, features: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Rows of token ids to tensors of shape (B, T)."""
         width = max(len(row["input_ids"]) for row in features)
         ids = torch.full((len(features), width), self.pad_id)

@@ -7,19 +7,37 @@ from typing import Literal
 
 from ctxpeft.errors import DataError, did_you_mean
 
-Kind = Literal["classification", "completion", "language_modelling"]
-Role = Literal["text", "label", "prompt", "completion"]
+Kind = Literal["classification", "completion", "language_modelling", "multiple_choice"]
+Role = Literal["text", "label", "prompt", "completion", "choices", "answer"]
 
 ROLES_OF: Mapping[Kind, tuple[Role, ...]] = {
     "classification": ("text", "label"),
     "completion": ("prompt", "completion"),
     "language_modelling": ("text",),
+    "multiple_choice": ("prompt", "choices", "answer"),
+}
+TARGETS: Mapping[Kind, Role] = {
+    "classification": "label",
+    "completion": "completion",
+    "multiple_choice": "answer",
 }
 _ALIASES: Mapping[Role, tuple[str, ...]] = {
     "text": ("sentence", "question", "utterance", "query", "content", "document", "review", "input"),
     "label": ("category", "class", "intent", "sentiment", "target", "label_text", "tag", "topic"),
-    "prompt": ("instruction", "source", "input", "question"),
-    "completion": ("response", "output", "target", "answer", "chosen", "summary"),
+    "prompt": ("instruction", "source", "input", "question", "question_stem", "meaning_representation"),
+    "completion": (
+        "response",
+        "output",
+        "target",
+        "answer",
+        "chosen",
+        "summary",
+        "references",
+        "refs",
+        "answers",
+    ),
+    "choices": ("options", "endings"),
+    "answer": ("answerKey", "answer_key", "gold", "correct", "label"),
 }
 
 
@@ -29,11 +47,13 @@ def infer_kind(columns: Sequence[str], chosen: Mapping[Role, str | None], file: 
     Raises:
         DataError: no kind fits.
     """
+    if chosen.get("choices"):
+        return "multiple_choice"
     if chosen.get("label"):
         return "classification"
     if chosen.get("completion"):
         return "completion"
-    pairs: tuple[Kind, ...] = ("classification", "completion")
+    pairs: tuple[Kind, ...] = ("multiple_choice", "classification", "completion")
     for exact in (True, False):
         for kind in pairs:
             if all(chosen.get(role) or _find(role, columns, exact) for role in ROLES_OF[kind]):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxpeft.errors import DataError
+from ctxpeft.tasks._collate import IGNORED, Collator, pad_id
 from ctxpeft.tasks._examples import Example
 from ctxpeft.tasks._load import TaskData
 
-IGNORED = -100
 Ids = tuple[int, ...]
 
 
@@ -26,7 +26,7 @@ class Encoded:
     answer: Ids
     example: Example
 
-    def features(self) -> dict[str, list[int]]:
+    def features(self) -> dict[str, Any]:
         """What the Trainer reads: `input_ids`, and `labels` that ignore the prompt."""
         return {
             "input_ids": [*self.prompt, *self.answer],
@@ -70,13 +70,16 @@ class Encoder:
             self._encode_labels()
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """All examples, in order; completions longer than `max_length` are left out (`skipped` counts).
+        """All examples, in order; answers longer than `max_length` are left out (`skipped` counts).
 
         Raises:
             DataError: nothing is left.
         """
         if self.task.kind == "language_modelling":
             encoded = [part for example in examples for part in self._chunks(example)]
+        elif self.task.kind == "multiple_choice":
+            encoded = [part for example in examples if (part := self._chosen(example)) is not None]
+            self.skipped += len(examples) - len(encoded)
         elif self.task.kind == "completion":
             encoded = [part for example in examples if (part := self._completion(example)) is not None]
             self.skipped += len(examples) - len(encoded)
@@ -92,6 +95,10 @@ class Encoder:
             )
         return encoded
 
+    def collator(self) -> Collator:
+        """Makes batches of encoded examples."""
+        return Collator(pad_id(self.tokenizer))
+
     def text_of(self, example: Example) -> str:
         """The prompt as text."""
         return self._template.format(**example.fields)
@@ -99,6 +106,12 @@ class Encoder:
     def answer_text(self, example: Example) -> str:
         """What the model should write after the prompt, without the joining space."""
         return self._words.get(example.target, example.target)
+
+    def choices(self, example: Example) -> list[Ids]:
+        """The tokens of every choice after the prompt, in the order of the example; no end-of-text token."""
+        before = self.text_of(example)
+        prompt = self.ids(before)
+        return [self._continuation(before, prompt, choice) for choice in example.choices]
 
     def ids(self, text: str) -> Ids:
         """Token ids as the start of a sequence: with the beginning-of-text token, without the end."""
@@ -160,13 +173,22 @@ class Encoder:
     def _completion(self, example: Example) -> Encoded | None:
         text = self.text_of(example)
         prompt = self.ids(text)
-        answer = self._continuation(text, prompt, example.target) + self.eos
+        answer = self._continuation(text, prompt, example.target + (self.task.spec.stop or "")) + self.eos
         room = self.max_length - len(answer)
         if room < 1:
             return None
         if len(prompt) > room:
             prompt = self._shortened(example, room)
         return Encoded(prompt, answer, example)
+
+    def _chosen(self, example: Example) -> Encoded | None:
+        """The right choice after a prompt that leaves room for the longest one."""
+        choices = self.choices(example)
+        longest = max(map(len, choices)) + len(self.eos)
+        if longest >= self.max_length:
+            return None
+        answer = choices[example.choices.index(example.target)] + self.eos
+        return Encoded(self._prompts([example], longest)[0], answer, example)
 
     def _chunks(self, example: Example) -> list[Encoded]:
         ids = self.ids(self.text_of(example))

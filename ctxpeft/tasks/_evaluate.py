@@ -9,18 +9,21 @@ from typing import Any
 from torch import nn
 
 from ctxpeft.errors import DataError
-from ctxpeft.tasks._collate import Collator, by_length, pad_id
+from ctxpeft.tasks._classifier import ClassifierEncoder, classify
+from ctxpeft.tasks._collate import IGNORED, by_length, pad_id
 from ctxpeft.tasks._encode import Encoded, Encoder
 from ctxpeft.tasks._examples import Example
-from ctxpeft.tasks._generate import exact_match
+from ctxpeft.tasks._generate import exact_match, written_texts
 from ctxpeft.tasks._metrics import (
     Evaluation,
     Record,
     classification_records,
+    summarise_choices,
     summarise_classification,
     summarise_text,
 )
 from ctxpeft.tasks._scoring import label_scores, sequence_losses, token_budget
+from ctxpeft.tasks._text_metrics import of_corpus, per_example, require_metrics
 from ctxpeft.tasks._trie import disjoint
 
 ROWS, TOKENS = 64, 8192
@@ -46,13 +49,19 @@ def evaluate(
     model.eval()
     try:
         encoded = encoder.encode(examples)
+        if isinstance(encoder, ClassifierEncoder):
+            return classify(model, encoder, encoded)
         if encoder.task.kind == "classification":
             result = _classify(model, encoder, encoded)
+        elif encoder.task.kind == "multiple_choice":
+            return _choose(model, encoder, encoded)
         else:
             result = summarise_text(encoder.task.kind, _losses(model, encoder, encoded))
         limit = encoder.task.spec.generate_limit if generate is None else generate
         checked = sorted(encoded, key=lambda e: e.example.id)[:limit]
         can_generate = callable(getattr(model, "generate", None))
+        if checked and can_generate and encoder.task.spec.metrics and encoder.task.kind == "completion":
+            return _write(model, encoder, encoded, result, limit)
         if checked and can_generate and encoder.task.kind != "language_modelling":
             metrics = result.metrics | {"exact_match": exact_match(model, encoder, checked)}
             result = replace(result, metrics=metrics, generated=len(checked))
@@ -78,9 +87,62 @@ def _classify(model: nn.Module, encoder: Encoder, encoded: Sequence[Encoded]) ->
     return summarise_classification(records, list(label_ids))
 
 
+def _choose(model: nn.Module, encoder: Encoder, encoded: Sequence[Encoded]) -> Evaluation:
+    """Every choice as a continuation of its prompt, scored by its likelihood."""
+    collate = encoder.collator()
+    rows: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
+    for i, e in enumerate(encoded):
+        choices = encoder.choices(e.example)
+        distinct = list(dict.fromkeys(choices))
+        rows += [(i, e.prompt, disjoint(ids, distinct, encoder.eos)) for ids in choices]
+    scores: list[list[float]] = [[] for _ in encoded]
+    lengths: list[list[int]] = [[] for _ in encoded]
+    found = [0.0] * len(rows)
+    for batch in by_length([len(p) + len(c) for _, p, c in rows], ROWS, token_budget(model)):
+        features = [
+            {"input_ids": [*p, *c], "labels": [IGNORED] * len(p) + list(c)}
+            for _, p, c in (rows[k] for k in batch)
+        ]
+        for k, loss in zip(batch, sequence_losses(model, collate(features)).tolist(), strict=True):
+            found[k] = -loss
+    for (i, _, ids), score in zip(rows, found, strict=True):
+        scores[i].append(score)
+        lengths[i].append(len(ids))
+    return summarise_choices([e.example for e in encoded], scores, lengths)
+
+
+def _write(
+    model: nn.Module, encoder: Encoder, encoded: Sequence[Encoded], losses: Evaluation, limit: int
+) -> Evaluation:
+    """The metrics of greedy text, a record a prompt, beside the losses of all references."""
+    spec = encoder.task.spec
+    require_metrics(spec.metrics)
+    groups: dict[str, list[Encoded]] = {}
+    for e in encoded:
+        groups.setdefault(e.example.key, []).append(e)
+    chosen = sorted(groups.values(), key=lambda group: min(e.example.id for e in group))[:limit]
+    longest = [max(group, key=lambda e: len(e.answer)) for group in chosen]
+    written = written_texts(model, encoder, longest)
+    references = [[encoder.answer_text(e.example) for e in group] for group in chosen]
+    metrics = {name: of_corpus(name, written, references) for name in spec.metrics}
+    loss = {record.id: record for record in losses.records}
+    primary = spec.primary
+    assert primary is not None
+    records = []
+    for group, text, refs in zip(chosen, written, references, strict=True):
+        parts = [loss[e.example.id] for e in group]
+        mean = sum(p.value * p.weight for p in parts) / sum(p.weight for p in parts)
+        value = per_example(primary, text, refs)
+        name = group[0].example.key[:16]
+        records.append(Record(name, value, 1.0, mean, mean, " ||| ".join(refs), text))
+    return Evaluation(
+        encoder.task.kind, primary, True, metrics | losses.metrics, {}, records, generated=len(records)
+    )
+
+
 def _losses(model: nn.Module, encoder: Encoder, encoded: Sequence[Encoded]) -> list[Record]:
     """One record an example, the parts of a long text joined."""
-    collate = Collator(pad_id(encoder.tokenizer))
+    collate = encoder.collator()
     nats = [0.0] * len(encoded)
     for batch in by_length([len(e) for e in encoded], ROWS, token_budget(model)):
         losses = sequence_losses(model, collate([encoded[i].features() for i in batch])).tolist()

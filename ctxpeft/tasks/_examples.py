@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from ctxpeft.errors import DataError, did_you_mean
-from ctxpeft.tasks._columns import ROLES_OF, Kind, infer_kind, resolve_columns
+from ctxpeft.tasks._choices import read_choices, unfolded
+from ctxpeft.tasks._columns import ROLES_OF, TARGETS, Kind, Role, infer_kind, resolve_columns
 from ctxpeft.tasks._files import Row
 from ctxpeft.tasks._spec import DEFAULT_TEMPLATES, TaskSpec, template_fields
 
@@ -19,13 +20,16 @@ from ctxpeft.tasks._spec import DEFAULT_TEMPLATES, TaskSpec, template_fields
 class Example:
     """One example: the values that fill the template, and the answer.
 
-    `target` is the label or the completion; empty in language modelling.
-    `id` is a hash of the values and the target, the same in every run and for every model.
+    `target` is the label, the completion or the right choice; empty in language modelling.
+    `choices` are those of a multiple choice. `unseen` says that the task keeps the row from training.
+    `id` is a hash of the values, the target and the choices, the same in every run and for every model.
     """
 
     fields: dict[str, str]
     target: str
     where: str = ""
+    choices: tuple[str, ...] = ()
+    unseen: bool = False
 
     @property
     def text(self) -> str:
@@ -40,7 +44,8 @@ class Example:
     @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits."""
-        return hashlib.sha256(f"{self.text}\x00{self.target}".encode()).hexdigest()[:16]
+        parts = "\x00".join((self.text, self.target, *self.choices))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -50,22 +55,39 @@ class Reader:
     spec: TaskSpec
     kind: Kind | None = None
     notes: list[str] = field(default_factory=list)
+    found: dict[Role, str] = field(default_factory=dict)
 
     def read(self, rows: Iterable[Row]) -> list[Example]:
-        """All rows of one file as examples.
+        """All rows of one file as examples; a completion that is a list of references gives one for each.
 
         Raises:
             DataError: a missing column, an empty or non-text value, labels of mixed types.
         """
+        if self.spec.kind == "multiple_choice":
+            rows = unfolded(rows, self.spec.columns.choices)
         stream = iter(rows)
         first = next(stream)
         kind, sources, target = self._settle(first)
         own = {*ROLES_OF[kind], next(iter(sources))}
         examples: list[Example] = []
         label_type: tuple[type, str] | None = None
+        skipped = 0
         for row in _again(first, stream):
-            fields = {name: _text(row, column, name in own) for name, column in sources.items()}
+            fields = {
+                name: _text(row, column, name in own, self.spec.separator) for name, column in sources.items()
+            }
+            unseen = any(str(row.values.get(name)) in values for name, values in self.spec.unseen.items())
+            if kind == "multiple_choice":
+                choices, right = read_choices(row, self.found["choices"], self.found["answer"])
+                examples.append(Example(fields, right, row.where, choices, unseen))
+                continue
+            if kind == "completion" and target and (texts := self._references(row, target)):
+                examples += [Example(fields, one, row.where, (), unseen) for one in texts]
+                continue
             answer = _text(row, target) if target else ""
+            if kind == "classification" and self._left_out(answer := self._label_name(answer)):
+                skipped += 1
+                continue
             if kind == "classification" and target:
                 given = _label_type(row.values[target])
                 if label_type and given != label_type[0]:
@@ -74,8 +96,34 @@ class Reader:
                         f"{label_type[1]} has {_type_name(label_type[0])}"
                     )
                 label_type = label_type or (given, first.place)
-            examples.append(Example(fields, answer, row.where))
+            examples.append(Example(fields, answer, row.where, (), unseen))
+        if skipped:
+            self.notes.append(f"{first.file}: {skipped} rows of other labels were left out")
+        if not examples:
+            raise DataError(f"{first.file}: no row has one of the task's labels")
         return examples
+
+    def _references(self, row: Row, target: str) -> list[str]:
+        """The texts of a completion that is a list, each once; nothing where it is one text."""
+        column = self.spec.columns.references
+        if column is None or not row.values.get(column):
+            column = target
+        given = row.values.get(column)
+        if not isinstance(given, list):
+            return []
+        texts = [_text(Row(row.file, row.place, {column: one}), column) for one in given]
+        if not texts:
+            raise DataError(f"{row.where}: '{column}' is an empty list: expected one text or more")
+        return list(dict.fromkeys(texts))
+
+    def _label_name(self, label: str) -> str:
+        """The name of a label that the data give by its number."""
+        names = self.spec.label_names
+        return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
+
+    def _left_out(self, label: str) -> bool:
+        known = self.spec.labels or self.spec.label_names or ()
+        return self.spec.skip_other_labels and label not in known
 
     def template(self) -> str:
         """The template in force."""
@@ -91,10 +139,14 @@ class Reader:
             chosen["prompt"] = chosen["prompt"] or (wanted[0] if "prompt" not in wanted else None)
         kind = self.kind = self.kind or self.spec.kind or infer_kind(names, chosen, first.file)
         found, notes = resolve_columns(kind, names, chosen, first.file)
+        self.found = found
+        for name in self.spec.unseen:
+            if name not in names:
+                raise DataError(f"{first.file}: no column '{name}' for `unseen`{did_you_mean(name, names)}")
         self.notes += [note for note in notes if note not in self.notes]
-        target = found.get("label") or found.get("completion")
+        target = found.get(TARGETS[kind]) if kind in TARGETS else None
         sources: dict[str, str] = {}
-        for name in wanted or [role for role in found if found[role] != target]:
+        for name in wanted or [role for role in found if found[role] != target and role != "choices"]:
             column = found.get(name, name)  # type: ignore[call-overload]
             if column not in names:
                 raise DataError(
@@ -111,7 +163,7 @@ def _again(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
     yield from rest
 
 
-def _text(row: Row, column: str, required: bool = True) -> str:
+def _text(row: Row, column: str, required: bool = True, separator: str | None = None) -> str:
     """The value as text, without surrounding white space; only further template columns may be empty."""
     if column not in row.values:
         near = did_you_mean(column, [str(k) for k in row.values])
@@ -121,6 +173,8 @@ def _text(row: Row, column: str, required: bool = True) -> str:
         return str(value).lower()
     if isinstance(value, float) and (math.isnan(value) or math.isinf(value)):
         raise DataError(f"{row.where}: '{column}' is {value}: expected text")
+    if isinstance(value, list) and separator is not None and all(isinstance(v, str) for v in value):
+        value = separator.join(value)
     if isinstance(value, dict | list):
         found = "a list" if isinstance(value, list) else "an object"
         raise DataError(f"{row.where}: '{column}' is {found}: expected text")

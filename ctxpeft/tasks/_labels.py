@@ -19,7 +19,7 @@ def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tup
             every row; `label_words` for a label that does not exist, or the same words for two labels.
     """
     source = splits["train"] or splits["test"]
-    labels = tuple(sorted(spec.labels or {example.target for example in source}))
+    labels = tuple(sorted(spec.labels or spec.label_names or {example.target for example in source}))
     where = source[0].where.rsplit(" ", 2)[0]
     if len(labels) == 1 and splits["train"]:
         raise DataError(f"{where}: every row has the label '{labels[0]}': a classification needs two or more")
@@ -31,7 +31,8 @@ def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tup
     for name, examples in splits.items():
         for example in examples:
             if example.target not in labels:
-                known = "is not among the task's labels" if spec.labels else "does not occur in training"
+                listed = spec.labels or spec.label_names
+                known = "is not among the task's labels" if listed else "does not occur in training"
                 raise DataError(
                     f"{example.where}: the label '{example.target}' of the {name} data "
                     f"{known}{did_you_mean(example.target, labels)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,17 @@ from ctxpeft.tasks._files import read_rows
 from ctxpeft.tasks._hub import hub_rows
 from ctxpeft.tasks._labels import check_labels
 from ctxpeft.tasks._spec import TaskSpec
-from ctxpeft.tasks._split import hold_out, subsample, without
+from ctxpeft.tasks._split import hold_out, some_prompts, subsample, without
 
 _FILE_KEYS = ("train", "validation", "test", "ood")
+ANSWERS = {
+    "metrics",
+    "stop",
+    "new_tokens",
+    "head",
+    "pooling",
+}  # what decides how answers are written and judged
+SPLIT_NAMES = (*_FILE_KEYS, "valid", "dev", "data")
 Source = str | os.PathLike[str] | Mapping[str, Any] | TaskSpec
 
 
@@ -41,6 +50,17 @@ class TaskData:
     ood: tuple[Example, ...]
     notes: tuple[str, ...] = ()
 
+    def drawn(self, seed: int) -> TaskData:
+        """The task as a run of this seed trains on it: with `draw: seed`, that many examples drawn by the seed.
+
+        Any other task is itself.
+        """
+        if self.spec.draw != "seed":
+            return self
+        spec = self.spec.model_copy(update={"draw": seed})
+        train = subsample(self.train, spec.limit, spec.per_class, seed)
+        return replace(self, spec=spec, train=tuple(train), notes=(*self.notes, *_scarce(self, train)))
+
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of `train`, `validation`, `test` or `ood`."""
         return {
@@ -52,7 +72,16 @@ class TaskData:
 
     def prompt_spec(self) -> dict[str, Any]:
         """What an adapter was trained to answer, without the data: a task to which `test` files can be added."""
-        kept = {"name", "columns", "label_words", "max_length", "generate_limit"}
+        kept = {
+            "name",
+            "columns",
+            "label_words",
+            "label_names",
+            "separator",
+            "max_length",
+            "generate_limit",
+            *ANSWERS,
+        }
         data = self.spec.model_dump(mode="json", include=kept, exclude_defaults=True)
         labels = {"labels": list(self.labels)} if self.labels else {}
         return data | {"kind": self.kind, "template": self.template} | labels
@@ -60,9 +89,11 @@ class TaskData:
     def digest(self) -> str:
         """SHA-256 of everything that decides a result: the examples of every split, in order, and the prompt.
 
-        Paths do not enter: the same data elsewhere is the same task.
+        Paths do not enter: the same data elsewhere is the same task. Under `draw: seed` the runs' own draws enter
+        by `drawn`.
         """
         spec = self.spec.model_dump(mode="json", include={"label_words", "max_length", "generate_limit"})
+        spec |= self.spec.model_dump(mode="json", include=ANSWERS, exclude_defaults=True)
         spec |= {"kind": self.kind, "template": self.template, "labels": self.labels}
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
         for name in _FILE_KEYS:
@@ -75,7 +106,8 @@ class TaskData:
 def load_task(source: Source) -> TaskSpec:
     """A shipped task's name, a YAML file, `hub:<dataset id>`, a dictionary or a `TaskSpec`.
 
-    Files named in a YAML file are relative to it.
+    Files named in a YAML file are relative to it. With `extends: NAME` it begins as another task, a shipped one or a
+    file beside it.
 
     Raises:
         SpecError: an unknown name (the nearest is given), or a file or dictionary that is no task.
@@ -92,21 +124,42 @@ def load_task(source: Source) -> TaskSpec:
         path = path / "task.yaml"
     if not path.is_file():
         path = _shipped(text)
+    return _validated(_read(path))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> Document:
+    """A task file, with what it extends."""
     document = read_yaml(path)
-    if isinstance(document.data, dict):
-        document.data.setdefault("name", path.parent.name if path.name == "task.yaml" else path.stem)
-        for key in _FILE_KEYS:
-            if key in document.data:
-                document.data[key] = _beside(path.parent, document.data[key])
-    return _validated(document)
+    if not isinstance(document.data, dict):
+        return document
+    document.data.setdefault("name", path.parent.name if path.name == "task.yaml" else path.stem)
+    for key in _FILE_KEYS:
+        if key in document.data:
+            document.data[key] = _beside(path.parent, document.data[key])
+    parent = document.data.pop("extends", None)
+    if parent is None:
+        return document
+    here = path.parent / str(parent)
+    source = here if here.is_file() else _shipped(str(parent))
+    if source in (*above, path):
+        raise DataError(f"{path}: extends itself by way of {source.name}")
+    inherited = _read(source, (*above, path)).data
+    if isinstance(inherited, dict):
+        document.data.update({k: v for k, v in inherited.items() if k not in document.data})
+    return document
 
 
 def task_from_files(train: Sequence[str], test: Sequence[str] = (), name: str | None = None) -> TaskSpec:
-    """A task from `--data` and `--test`; several files are joined."""
-    first = (train or test)[0]
-    return _validated(
-        Document({"name": name or Path(first).stem, "train": list(train), "test": list(test)}, {}, "task")
-    )
+    """A task from `--data` and `--test`; several files are joined. `trec/train.csv` is called `trec`."""
+    first = Path((train or test)[0]).absolute()
+    stem = first.parent.name if first.stem in SPLIT_NAMES and first.parent.name else first.stem
+    return _validated(Document({"name": name or stem, "train": list(train), "test": list(test)}, {}, "task"))
+
+
+def on_files(spec: TaskSpec, train: Sequence[str], test: Sequence[str] = ()) -> TaskSpec:
+    """The task on data of one's own: prompt, labels and metrics stay, every file and the hub go."""
+    data = {k: v for k, v in spec.model_dump().items() if k not in (*_FILE_KEYS, "hub")}
+    return _validated(Document({**data, "train": list(train), "test": list(test)}, {}, "task"))
 
 
 def with_settings(spec: TaskSpec, settings: Mapping[str, Any]) -> TaskSpec:
@@ -135,11 +188,16 @@ def build_task(spec: TaskSpec) -> TaskData:
         DataError: see `read_rows`, `Reader.read` and `check_labels`; or nothing is left to train on.
     """
     reader = Reader(spec)
-    splits = {name: _read(reader, spec, name) for name in _FILE_KEYS}
+    splits = {name: _examples(reader, spec, name) for name in _FILE_KEYS}
     notes = reader.notes
     kind = reader.kind or "classification"
     train, validation, test, ood = (splits[name] for name in _FILE_KEYS)
     labels = check_labels(spec, splits) if kind == "classification" else ()
+    if spec.unseen:
+        ood = [*ood, *(e for e in (*train, *validation, *test) if e.unseen)]
+        train, validation, test = ([e for e in rows if not e.unseen] for rows in (train, validation, test))
+        if not ood:
+            raise DataError(f"{spec.name}: no row has one of the values of `unseen`")
     if spec.test_fraction and not test:
         train, test = hold_out(train, spec.test_fraction, "test")
     for name, held in (("test", test), ("ood", ood), ("validation", validation)):
@@ -157,22 +215,32 @@ def build_task(spec: TaskSpec) -> TaskData:
         raise DataError(
             f"no training example is left: all {len(splits['train'])} texts are also in held-out data"
         )
-    train = subsample(train, spec.limit, spec.per_class, spec.draw)
-    if spec.per_class and kind == "classification":
-        short = sorted(lb for lb in labels if sum(e.target == lb for e in train) < spec.per_class)
-        if short:
-            notes.append(f"fewer than {spec.per_class} training examples of {', '.join(short[:5])}")
-    return TaskData(
+    some = some_prompts if spec.metrics else subsample
+    data = TaskData(
         spec=replace_kind(spec, kind),
         kind=kind,
         template=reader.template(),
         labels=labels,
         train=tuple(train),
-        validation=tuple(subsample(validation, spec.validation_limit)),
-        test=tuple(subsample(test, spec.test_limit)),
-        ood=tuple(subsample(ood, spec.test_limit)),
+        validation=tuple(some(validation, spec.validation_limit)),
+        test=tuple(some(test, spec.test_limit)),
+        ood=tuple(some(ood, spec.test_limit)),
         notes=tuple(notes),
     )
+    if spec.draw == "seed":
+        return data
+    train = subsample(train, spec.limit, spec.per_class, spec.draw)
+    return replace(data, train=tuple(train), notes=(*data.notes, *_scarce(data, train)))
+
+
+def _scarce(data: TaskData, train: Sequence[Example]) -> list[str]:
+    """A note where a class has fewer training examples than asked for."""
+    wanted = data.spec.per_class
+    if not wanted or data.kind != "classification":
+        return []
+    counts = Counter(example.target for example in train)
+    short = [label for label in data.labels if counts[label] < wanted]
+    return [f"fewer than {wanted} training examples of {', '.join(short[:5])}"] if short else []
 
 
 def replace_kind(spec: TaskSpec, kind: Kind) -> TaskSpec:
@@ -185,7 +253,7 @@ def cut(data: TaskData, **limits: int) -> TaskData:
     return replace(data, **{name: data.split(name)[:n] for name, n in limits.items()})  # type: ignore[arg-type]
 
 
-def _read(reader: Reader, spec: TaskSpec, name: str) -> list[Example]:
+def _examples(reader: Reader, spec: TaskSpec, name: str) -> list[Example]:
     if spec.hub:
         split = {"train": spec.hub.train, "validation": spec.hub.validation, "test": spec.hub.test}.get(name)
         return reader.read(hub_rows(spec.hub, split)) if split else []
@@ -211,7 +279,9 @@ def _beside(folder: Path, files: Any) -> Any:
 def _shipped(name: str) -> Path:
     import ctxpeft.data
 
-    names = ctxpeft.data.task_names()
-    if name in names:
+    names = [*ctxpeft.data.task_names(), *ctxpeft.data.protocol_names()]
+    if name in ctxpeft.data.task_names():
         return Path(ctxpeft.data.task_path(name)) / "task.yaml"
+    if name in names:
+        return Path(ctxpeft.data.protocol_path(name))
     raise DataError(f"no task file and no shipped task '{name}'{did_you_mean(name, names)}")

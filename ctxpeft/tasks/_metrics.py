@@ -19,9 +19,11 @@ import numpy as np
 class Record:
     """One example's result.
 
-    value: 1 or 0 (correct) in classification, else the mean loss of its answer's tokens in nats.
-    loss: classification: nats of the true label among all labels; else equal to `value`.
+    value: 1 or 0 (correct) in classification and multiple choice, the main metric of generated text where the task
+        has one, else the mean loss of its answer's tokens in nats.
+    loss: nats of the true label among all labels (of the right choice among the choices), else equal to `token_loss`.
     token_loss: mean nats of the answer's tokens.
+    target, predicted: labels or choices; references (joined by ` ||| `) and the text written.
     """
 
     id: str
@@ -39,8 +41,9 @@ class Evaluation:
     """Metrics of one split; `primary` names the main one.
 
     Classification: accuracy, macro_f1, loss (nats of the true label, scores renormalised over the labels),
-    token_loss (mean nats of the label's tokens). Else: token_loss, perplexity, bits_per_byte. All kinds:
-    exact_match over `generated` examples, greedy, where generation was asked for.
+    token_loss (mean nats of the label's tokens). Multiple choice: accuracy, accuracy_norm, loss, token_loss. Else:
+    token_loss, perplexity, bits_per_byte, and what the task asks of greedy text over `generated` prompts. Without
+    such a list exact_match over `generated` examples, where generation was asked for.
     """
 
     kind: str
@@ -110,6 +113,38 @@ def summarise_classification(records: list[Record], labels: Sequence[str]) -> Ev
         "token_loss": _mean([r.token_loss for r in records]),
     }
     return Evaluation("classification", "accuracy", True, metrics, per_class, records)
+
+
+def summarise_choices(
+    examples: Sequence[Any], scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
+) -> Evaluation:
+    """Accuracy of the likeliest choice, and of the likeliest a byte of its text, as evaluation harnesses report both.
+
+    Args:
+        examples: with `choices` and the right one as `target`.
+        scores: log-likelihood (nats) of every choice of every example.
+        lengths: tokens scored of each.
+    """
+    records, normalised = [], []
+    for example, found, tokens in zip(examples, scores, lengths, strict=True):
+        values = np.asarray(found, dtype=np.float64)
+        right = example.choices.index(example.target)
+        best = example.choices[int(values.argmax())]
+        sizes = [len(choice.encode()) for choice in example.choices]
+        normalised.append(float(example.choices[int((values / sizes).argmax())] == example.target))
+        top = values.max()
+        loss = float(top + np.log(np.exp(values - top).sum()) - values[right])
+        token_loss = float(-values[right] / tokens[right])
+        records.append(
+            Record(example.id, float(best == example.target), 1.0, loss, token_loss, example.target, best)
+        )
+    metrics = {
+        "accuracy": _mean([r.value for r in records]),
+        "accuracy_norm": _mean(normalised),
+        "loss": _mean([r.loss for r in records]),
+        "token_loss": _mean([r.token_loss for r in records]),
+    }
+    return Evaluation("multiple_choice", "accuracy", True, metrics, {}, records)
 
 
 def summarise_text(kind: str, records: list[Record]) -> Evaluation:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ctxpeft.tasks._collate import Collator, by_length, left_padded
-from ctxpeft.tasks._encode import IGNORED, Ids
+from ctxpeft.tasks._collate import IGNORED, Collator, by_length, left_padded
+from ctxpeft.tasks._encode import Ids
 from ctxpeft.tasks._trie import LabelTrie, disjoint, label_trie
 
 LOGIT_BUDGET = 1 << 26  # floats of logits held at once (256 MB)

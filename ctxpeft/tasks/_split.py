@@ -38,6 +38,14 @@ def hold_out(
     return kept, [example for example in examples if example.key in held]
 
 
+def some_prompts(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """All examples of at most `limit` different texts: references of one prompt stay together."""
+    if limit is None:
+        return list(examples)
+    kept = set(_ordered(list(dict.fromkeys(example.key for example in examples)), "draw0")[:limit])
+    return [example for example in examples if example.key in kept]
+
+
 def subsample(
     examples: Sequence[Example], limit: int | None = None, per_class: int | None = None, draw: int = 0
 ) -> list[Example]:

@@ -6,10 +6,12 @@ result.evaluations["test"].metrics
 """
 
 from ctxpeft.training._base import MINI, Base, load_base
-from ctxpeft.training._bench import Bench, encoder_for, prepare
+from ctxpeft.training._bench import Bench, Elsewhere, encoder_for, prepare
 from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
 from ctxpeft.training._folder import RunFolder, config_hash, environment
+from ctxpeft.training._head import load_head
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
+from ctxpeft.training._reproduce import Reproduction, reproduce
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training._run import SPLITS, resolve, run
 from ctxpeft.training._together import Member, Together
@@ -23,10 +25,12 @@ __all__ = [
     "Base",
     "Bench",
     "ConsoleReporter",
+    "Elsewhere",
     "HeldOut",
     "Member",
     "Method",
     "Reporter",
+    "Reproduction",
     "RunFolder",
     "RunResult",
     "Silent",
@@ -38,8 +42,10 @@ __all__ = [
     "encoder_for",
     "environment",
     "load_base",
+    "load_head",
     "load_method",
     "prepare",
+    "reproduce",
     "resolve",
     "run",
 ]

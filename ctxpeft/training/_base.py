@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,18 +13,26 @@ import torch
 from torch import nn
 
 from ctxpeft.errors import HostError, did_you_mean
+from ctxpeft.tasks import pad_id
 
 MINI = "ctxpeft-mini"
+HEAD_MODULES = ("score", "classifier", "classification_head", "pre_classifier")
 DType = Literal["float32", "bfloat16", "float16"]
+Pooling = Literal["model", "mean"]
 
 
 @dataclass(frozen=True)
 class Base:
-    """A causal language model with its tokenizer; `name` is what the user called it."""
+    """A model with its tokenizer; `name` is what the user called it.
+
+    head: names of the parameters of a classification head, trained with every method; empty for a causal language
+    model, which tells a class by writing it.
+    """
 
     model: Any
     tokenizer: Any
     name: str
+    head: tuple[str, ...] = ()
 
     @property
     def positions(self) -> int | None:
@@ -51,9 +60,14 @@ class Base:
         return str(next(iter(self.model.parameters())).dtype).removeprefix("torch.")
 
     def digest(self) -> str:
-        """SHA-256 over names, shapes, types and sixteen values of every parameter: quick, and paths do not enter."""
+        """SHA-256 over names, shapes, types and sixteen values of every parameter: quick, and paths do not enter.
+
+        The head is left out: every run begins its own.
+        """
         digest = hashlib.sha256()
         for name, parameter in self.model.named_parameters():
+            if name in self.head:
+                continue
             flat = parameter.detach().reshape(-1)
             picked = flat[torch.linspace(0, flat.numel() - 1, 16).long()].float().cpu().numpy()
             digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode() + picked.tobytes())
@@ -61,19 +75,25 @@ class Base:
 
 
 def load_base(
-    model: str | os.PathLike[str] = MINI, dtype: DType = "float32", device: str | None = None
+    model: str | os.PathLike[str] = MINI,
+    dtype: DType = "float32",
+    device: str | None = None,
+    classes: int | None = None,
+    pooling: Pooling = "model",
 ) -> Base:
-    """Load `ctxpeft-mini`, a local directory or a hub id, for causal language modelling, in evaluation mode.
+    """Load `ctxpeft-mini`, a local directory or a hub id, in evaluation mode.
 
     Args:
         model: the name or directory.
         dtype: the type of the base's parameters; adapters are float32 whatever it is.
         device: `cpu`, `cuda` and so on; the GPU if there is one, when left out.
+        classes: load it with a head for so many classes, which an encoder needs; else as a causal language model.
+        pooling: what the head reads: what the model's own reads, or the `mean` of the last hidden states.
 
     Raises:
-        HostError: there is no such model, it is no causal language model, or it has no tokenizer.
+        HostError: there is no such model, it cannot be loaded so, or it has no tokenizer.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     name = os.fspath(model)
@@ -85,13 +105,59 @@ def load_base(
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
+        loaded: Any
+        loaded, head = _loaded(source, torch_dtype, classes, pooling)
     except Exception as error:  # transformers raises many types here, each of them "this cannot be loaded"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0].rstrip(".") if lines else type(error).__name__
-        raise HostError(f"model '{name}' cannot be loaded as a causal language model: {reason}") from None
+        kind = "a classifier" if classes else "a causal language model"
+        raise HostError(f"model '{name}' cannot be loaded as {kind}: {reason}") from None
+    if not classes and reads_both_ways(loaded):
+        raise HostError(f"model '{name}' is an encoder and writes no labels: train it with head=classifier")
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Base(loaded.to(target).eval(), tokenizer, name)
+    if classes and loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = pad_id(tokenizer)
+    return Base(loaded.to(target).eval(), tokenizer, name, head)
+
+
+def _loaded(
+    source: str, dtype: torch.dtype, classes: int | None, pooling: Pooling
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model, and the names of its head's parameters."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    if not classes:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        return model, ()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # that a head is new is no news
+    try:
+        if pooling == "mean":
+            from ctxpeft.training._pooled import MeanPooledClassifier
+
+            return MeanPooledClassifier.load(source, classes, dtype), ("classifier.weight", "classifier.bias")
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=dtype, num_labels=classes, output_loading_info=True
+        )
+        return model, _head(model, found["missing_keys"])
+    finally:
+        logging.set_verbosity(level)
+
+
+def reads_both_ways(model: Any) -> bool:
+    """Whether a model that was loaded for generation is an encoder."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    config = model.config
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+
+
+def _head(model: nn.Module, missing: Iterable[str]) -> tuple[str, ...]:
+    """The parameters of the classification head: those the checkpoint lacks, else those of its usual names."""
+    names = [name for name, _ in model.named_parameters()]
+    found = [name for name in names if name in set(missing)]
+    return tuple(found or [name for name in names if set(name.split(".")) & set(HEAD_MODULES)])
 
 
 def _source(name: str) -> str:

@@ -18,13 +18,15 @@ from transformers.utils import logging as transformers_logging
 
 from ctxpeft.errors import HostError
 from ctxpeft.files import write_text
-from ctxpeft.tasks import Collator, Encoded, Evaluation, evaluate, pad_id, token_budget
+from ctxpeft.tasks import Encoded, Evaluation, evaluate, token_budget
 from ctxpeft.training._bench import Bench
 from ctxpeft.training._callbacks import OnEvaluate, Watcher, interruptible
 from ctxpeft.training._config import TrainingConfig
 from ctxpeft.training._folder import RunFolder
+from ctxpeft.training._head import Head
 from ctxpeft.training._methods import Method, attach_method
 from ctxpeft.training._order import OrderedExamples
+from ctxpeft.training._probe import fit
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training.progress import Reporter
 
@@ -65,22 +67,28 @@ class Job:
 
     def complete(self, splits: Sequence[str], generate: int | None, config_hash: str) -> RunResult:
         """The whole run."""
+        if self.method.name == "probe":
+            return self._probe(splits, generate, config_hash)
         model = self.bench.base.model
         with _borrowed(model), _quiet():
+            head = Head(model, self.bench.base.head)
             handle = attach_method(model, self.method, self.config.seed)
             try:
-                trainable = handle.num_parameters()
-                deployed = handle.num_parameters("deployed")
+                head.begin(self.config.seed)
+                beside = 0 if self.method.name == "full" else head.num_parameters()
+                trainable = handle.num_parameters() + beside
+                deployed = handle.num_parameters("deployed") + beside
                 trained = self._train() if trainable else _Trained()
                 evaluations: dict[str, Evaluation] = {}
                 if trained.stopped not in ("callback", "diverged"):
                     for name in splits:
-                        examples = self.bench.task.split(name)
-                        evaluations[name] = evaluate(model, self.bench.encoder, examples, generate)
+                        on = self.bench.measured_on(name)
+                        evaluations[name] = evaluate(model, on.encoder, on.examples, generate)
                 if self.folder is not None:
-                    self._save(handle, self.folder.path / "adapter")
+                    self._save(handle, head, self.folder.path / "adapter")
             finally:
                 handle.detach()
+                head.restore()
         return RunResult(
             method=self.method.name,
             fingerprint=self.method.fingerprint(),
@@ -99,9 +107,38 @@ class Job:
             notes=[*self.bench.notes, *([trained.note] if trained.note else [])],
         )
 
-    def _save(self, handle: Any, folder: Path) -> None:
-        """The adapter, and beside it the prompt it answers to."""
+    def _probe(self, splits: Sequence[str], generate: int | None, config_hash: str) -> RunResult:
+        """The linear probe: fitted, not trained; neither rate nor seed enter."""
+        probe = fit(self.bench)
+        found = {name: probe.evaluate(name, generate) for name in splits}
+        if self.folder is not None:
+            probe.save(self.folder.path / "adapter")
+        return RunResult(
+            method=self.method.name,
+            fingerprint=self.method.fingerprint(),
+            learning_rate=0.0,
+            seed=self.config.seed,
+            steps=0,
+            tokens=sum(map(len, self.bench.train)),
+            seconds=probe.seconds,
+            trainable=probe.num_parameters(),
+            deployed=probe.num_parameters(),
+            train_loss=None,
+            held_out=[],
+            stopped=None,
+            config_hash=config_hash,
+            evaluations={name: e for name, e in found.items() if e is not None},
+            notes=[
+                *self.bench.notes,
+                f"reads the {probe.reading}, inverse regularisation {probe.strength:g}, chosen on validation data",
+            ],
+        )
+
+    def _save(self, handle: Any, head: Head, folder: Path) -> None:
+        """The adapter, and beside it the head and the prompt it answers to."""
         handle.save(folder)
+        if head.parameters:
+            head.save(folder)
         if folder.is_dir():
             prompt = yaml.safe_dump(self.bench.task.prompt_spec(), sort_keys=False, allow_unicode=True)
             write_text(folder / "task.yaml", prompt)
@@ -120,7 +157,7 @@ class Job:
             args=self._arguments(bool(held_out)),
             train_dataset=data,
             eval_dataset=held_out or None,
-            data_collator=Collator(pad_id(base.tokenizer)),
+            data_collator=self.bench.encoder.collator(),
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
@@ -201,7 +238,7 @@ class Job:
         return arguments
 
 
-def _held_out(encoded: Sequence[Encoded], limit: int) -> list[dict[str, list[int]]]:
+def _held_out(encoded: Sequence[Encoded], limit: int) -> list[dict[str, Any]]:
     """A fixed sample, in order of length so that batches carry little padding."""
     chosen = sorted(encoded, key=lambda e: e.example.id)[:limit]
     return [e.features() for e in sorted(chosen, key=lambda e: -len(e))]

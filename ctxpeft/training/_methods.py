@@ -1,4 +1,4 @@
-"""What is trained: a variant, or one of the two baselines that need no adapter."""
+"""What is trained: a variant, or one of the baselines that need no adapter."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ctxpeft.spec.variant import Variant
 BASELINES: dict[str, str] = {
     "none": "the frozen base as it is",
     "full": "full fine-tuning: every parameter of the base is trained",
+    "probe": "the linear probe: a logistic regression on the frozen base's last hidden states of the prompt",
 }
 VariantLike = str | os.PathLike[str] | Mapping[str, Any] | Variant
 
@@ -39,7 +40,7 @@ class Method:
 
 
 def load_method(source: VariantLike | Method) -> Method:
-    """`none`, `full`, or whatever `ctxpeft.load_variant` takes.
+    """`none`, `full`, `probe`, or whatever `ctxpeft.load_variant` takes.
 
     Raises:
         SpecError: see `load_variant`.
@@ -88,7 +89,12 @@ class FullFineTuning:
 
 
 class Untouched:
-    """The frozen base: nothing to train, nothing to save."""
+    """The frozen base: nothing of it is trained or saved."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._flags = [(p, p.requires_grad) for p in model.parameters()]
+        for parameter, _ in self._flags:
+            parameter.requires_grad_(False)
 
     def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
         """None."""
@@ -98,14 +104,16 @@ class Untouched:
         """Nothing is written."""
 
     def detach(self) -> None:
-        """Nothing was attached."""
+        """Restore the flags."""
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)
 
 
 def attach_method(model: nn.Module, method: Method, seed: int) -> Any:
     """A handle with `num_parameters`, `save` and `detach`."""
     if method.variant is not None:
         return ctxpeft.attach(model, method.variant, seed=seed)
-    return FullFineTuning(model) if method.name == "full" else Untouched()
+    return FullFineTuning(model) if method.name == "full" else Untouched(model)
 
 
 def count_parameters(model: nn.Module, method: Method) -> tuple[int, int]:

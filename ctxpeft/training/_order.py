@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from ctxpeft.tasks import Encoded
 
 
-class OrderedExamples(Dataset[dict[str, list[int]]]):
+class OrderedExamples(Dataset[dict[str, Any]]):
     """Every example of every step of a run, in order: `steps * per_step` of them.
 
     The Trainer reads it sequentially, so resuming in the middle is exact. Each pass over the data is a new
@@ -30,7 +31,7 @@ class OrderedExamples(Dataset[dict[str, list[int]]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.encoded[self.order[index]].features()
 
     def tokens_after(self, step: int) -> int:

@@ -23,6 +23,7 @@ SPLITS = ("validation", "test", "ood")
 def resolve(bench: Bench, variant: VariantLike | Method, config: TrainingConfig) -> dict[str, Any]:
     """The configuration of a run with every default filled: what `resolved.yaml` holds."""
     method = load_method(variant)
+    bench = bench.drawn(config.seed)
     described = bench.describe()
     about = described.pop("about")
     full = config.resolved(method.variant, len(bench.train))
@@ -50,10 +51,10 @@ def run(
 
     Args:
         bench: from `prepare`.
-        variant: whatever `load_variant` takes, or the baselines `none` and `full`.
+        variant: whatever `load_variant` takes, or the baselines `none`, `full` and `probe`.
         config: one learning rate, one seed; unset values come from the variant's hints.
         out: the run's folder. A finished run is read from it, an interrupted one continues; None writes nothing.
-        splits: what to evaluate at the end; splits the task lacks are left out.
+        splits: what to evaluate at the end, those of other tasks included; splits that are not there are left out.
         generate: examples checked by greedy generation; the task's `generate_limit` when None.
         on_evaluate: called with (step, tokens, held-out loss); a true answer stops the run.
         reporter: progress; silent when None.
@@ -65,14 +66,19 @@ def run(
         KeyboardInterrupt: after saving, on Ctrl-C or SIGTERM.
     """
     method = load_method(variant)
-    config = (config or TrainingConfig()).resolved(method.variant, len(bench.train))
+    config = config or TrainingConfig()
+    bench = bench.drawn(config.seed)
+    config = config.resolved(method.variant, len(bench.train))
     reporter = reporter or Silent()
     if not bench.train and method.name != "none":
         raise DataError(f"{bench.task.spec.name} has no training data")
     if config.patience and not bench.held_out:
         raise DataError(f"{bench.task.spec.name} has no validation data, which patience needs")
-    wanted = [name for name in splits if bench.task.split(name)]
-    decided = resolve(bench, method, config) | {"evaluate": {"splits": wanted, "generate": generate}}
+    wanted = [name for name in splits if bench.measured_on(name).examples]
+    evaluated: dict[str, Any] = {"splits": wanted, "generate": generate}
+    if others := {name: bench.elsewhere[name].digest() for name in wanted if name in bench.elsewhere}:
+        evaluated["elsewhere"] = others
+    decided = resolve(bench, method, config) | {"evaluate": evaluated}
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(bench, method, config, None, Path(scratch), on_evaluate, reporter)

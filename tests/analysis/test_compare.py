@@ -45,7 +45,14 @@ def test_what_is_found(study: tuple[Comparison, Path]) -> None:
 
 def test_what_is_written(study: tuple[Comparison, Path]) -> None:
     result, out = study
-    assert {p.name for p in out.iterdir()} == {"runs", "compare.json", "table.md", "compare.png"}
+    transferred = {f"transfer.{kind}" for kind in ("md", "json", "png")}  # the task has ood data
+    assert {p.name for p in out.iterdir()} == {
+        "runs",
+        "compare.json",
+        "table.md",
+        "compare.png",
+        *transferred,
+    }
     written = json.loads((out / "compare.json").read_text())
     assert written == json.loads(json.dumps(result.to_dict()))
     assert written["entries"][1]["difference"]["verdict"] in ("significant", "not significant")

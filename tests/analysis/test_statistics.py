@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from ctxpeft.analysis.rates import RateTrial, best_rate, rate_grid, tune_rate
-from ctxpeft.analysis.statistics import bootstrap_mean, paired_difference, standard_deviation
+from ctxpeft.analysis.statistics import bootstrap_mean, holm, paired_difference, standard_deviation
 
 
 def test_identical_runs_differ_by_nothing() -> None:
@@ -107,3 +109,36 @@ def test_diverged_rates_are_never_best() -> None:
     ]
     assert best_rate(trials).rate == 0.1
     assert rate_grid(3e-3) == pytest.approx([1e-3, 3e-3, 9e-3])
+
+
+def test_holm_is_the_step_down_procedure() -> None:
+    """The adjusted p-value is the smallest level at which the procedure of Holm (1979) rejects."""
+    p = [0.01, 0.04, 0.03, 0.005, 0.2]
+    assert holm(p) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.2])
+    assert holm([]) == []
+    assert holm([0.5]) == [0.5]
+    assert holm([0.4, 0.6, 0.5]) == [1.0, 1.0, 1.0]
+    random = np.random.default_rng(4)
+    for _ in range(50):
+        found = random.random(6) ** 3
+        adjusted = np.array(holm(found.tolist()))
+        for level in (0.01, 0.05, 0.2):
+            rejected = np.zeros(6, bool)
+            for rank, index in enumerate(np.argsort(found)):
+                if found[index] > level / (6 - rank):
+                    break
+                rejected[index] = True
+            assert (rejected == (adjusted <= level + 1e-15)).all()
+
+
+def test_the_p_value_is_that_of_the_interval() -> None:
+    """A mean of normal values: the p-value of the bootstrap is near that of the z-test."""
+    values = np.random.default_rng(5).normal(0.1, 1.0, size=400)
+    z = values.mean() / (values.std() / np.sqrt(400))
+    expected = 2 * (1 - 0.5 * (1 + math.erf(abs(z) / math.sqrt(2))))
+    found = bootstrap_mean(values)
+    assert found.p == pytest.approx(expected, abs=0.02)
+    assert (found.p < 0.05) == found.significant
+    nothing = paired_difference(np.ones((2, 5)), np.ones((2, 5)), resamples=99)
+    assert nothing.p == 1.0
+    assert paired_difference(np.ones((2, 5)), np.zeros((2, 5)), resamples=99).p == pytest.approx(0.02)

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 import ctxpeft
-from ctxpeft.data import mini_model_path
+from ctxpeft.data import mini_model_path, protocol_names, task_names
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.blocks import Sign
 from ctxpeft.spec.registry import families, kinds
@@ -115,8 +115,9 @@ def test_ls_spaces_and_tasks(capsys: Capture) -> None:
     spaces = run(capsys, "ls", "spaces", "--json").result["spaces"]
     assert [row["name"] for row in spaces] == shipped_names("search")
     tasks = run(capsys, "ls", "tasks", "--json").result["tasks"]
-    assert all(row["name"] for row in tasks)
-    assert run(capsys, "ls", "tasks").out.splitlines()[0].split() == ["name", "title"]
+    assert [row["name"] for row in tasks] == [*task_names(), *protocol_names()]
+    assert {row["data"] for row in tasks} > {"ships with ctxpeft", "hub: CogComp/trec"}
+    assert run(capsys, "ls", "tasks").out.splitlines()[0].split() == ["name", "title", "kind", "data"]
 
 
 def test_ls_of_something_else(capsys: Capture) -> None:

@@ -109,7 +109,10 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     ),
     "everything leaks": (["--data", "train.csv", "--test", "train.csv"], "no training example is left"),
     "unknown task": (["--task", "docstring-aera"], "did you mean 'docstring-area'"),
-    "task and data": (["--task", "docstring-area", "--data", "train.csv"], "cannot both be given"),
+    "a protocol on other columns": (
+        ["--task", "webnlg", "--data", "train.csv"],
+        "train.csv: no column 'prompt' among text, label",
+    ),
     "unknown variant": (
         ["--data", "train.csv", "--variant", "prefix-tunning"],
         "did you mean 'prefix-tuning'",

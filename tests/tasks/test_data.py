@@ -178,17 +178,23 @@ def test_hub_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
         build_task(load_task("hub:some/dataset"))
 
 
-def test_hub_rows_come_with_label_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_rows_come_with_label_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
     )
     columns = {"text": [f"t{i}" for i in range(20)], "label": [i % 2 for i in range(20)]}
-    found = datasets.DatasetDict({"train": datasets.Dataset.from_dict(columns, features)})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: found)
-    spec = load_task({"name": "x", "hub": {"id": "some/dataset", "test": None}})
-    assert build_task(spec).labels == ("no", "yes")
+    folder = tmp_path / "published"
+    folder.mkdir()
+    datasets.Dataset.from_dict(columns, features).to_parquet(folder / "train.parquet")
+    hub = {"id": str(folder), "test": None}
+    assert build_task(load_task({"name": "x", "hub": hub})).labels == ("no", "yes")
+    named = load_task({"name": "x", "hub": {**hub, "rename": {"text": "query"}, "values": {"yes": "sure"}}})
+    assert build_task(named).labels == ("no", "sure")
     from ctxpeft.errors import DataError
 
     with pytest.raises(DataError, match="has no split 'trian'; did you mean 'train'"):
-        build_task(load_task({"name": "x", "hub": {"id": "some/dataset", "train": "trian"}}))
+        build_task(load_task({"name": "x", "hub": {**hub, "train": "trian"}}))
+    with pytest.raises(DataError, match="has no column 'txet'; did you mean 'text'"):
+        build_task(load_task({"name": "x", "hub": {**hub, "rename": {"txet": "text"}}}))

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ctxpeft.files import replacing
+from ctxpeft.files import replacing, write_json, write_text
 
 Cell = str | int | float | None
 INK, MUTED = "#1b1f24", "#8b949e"
@@ -58,6 +58,12 @@ class Diagnosis:
         finally:
             plt.close(figure)
         return True
+
+    def write(self, folder: Path) -> None:
+        """`name.md`, `name.json` and, where there is one, the picture `name.png`."""
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_json(folder / f"{self.name}.json", self.to_dict())
+        self.draw(folder / f"{self.name}.png")
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)

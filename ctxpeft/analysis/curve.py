@@ -1,0 +1,185 @@
+"""Data efficiency: the same comparison with 1, 2, 4, ... training examples per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctxpeft.analysis.compare import compare
+from ctxpeft.analysis.comparison import Comparison
+from ctxpeft.analysis.diagnose._diagnosis import INK, MUTED, plain_axes
+from ctxpeft.analysis.statistics import holm
+from ctxpeft.analysis.table import p_value
+from ctxpeft.errors import DataError, SpecError
+from ctxpeft.files import replacing, write_json, write_text
+from ctxpeft.training import Bench, Method, VariantLike
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One comparison a size, smallest first; the p-values of all of them are corrected together."""
+
+    per_class: list[int]
+    comparisons: list[Comparison]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what is shared, and a point a variant and size."""
+        first = self.comparisons[0]
+        shared = ("model", "task", "metric", "greater_is_better", "seeds", "steps", "test_examples", "tuned")
+        points = [
+            {"per_class": size, "train_examples": comparison.train_examples, **point}
+            for size, comparison in zip(self.per_class, self.comparisons, strict=True)
+            for point in comparison.to_dict()["entries"]
+        ]
+        plain = first.to_dict()
+        return {name: plain[name] for name in (*shared, "version")} | {"points": points}
+
+    def markdown(self) -> str:
+        """A row a variant, a column a size; below it how to read it."""
+        first = self.comparisons[0]
+        names = [entry.name for entry in first.entries]
+        header = ["variant", "trainable", *(str(size) for size in self.per_class)]
+        lines = [
+            f"# {first.task} on {first.model.rstrip('/').rpartition('/')[2]}: training examples per class",
+            "",
+            "| " + " | ".join(header) + " |",
+            "|" + "---|" * len(header),
+        ]
+        for index, name in enumerate(names):
+            cells = [self._cell(comparison, index) for comparison in self.comparisons]
+            lines.append("| " + " | ".join([name, f"{first.entries[index].trainable:,}", *cells]) + " |")
+        return "\n".join([*lines, "", self.footnote()]) + "\n"
+
+    def footnote(self) -> str:
+        """What the numbers are."""
+        first = self.comparisons[0]
+        count = sum(len(comparison.entries) - 1 for comparison in self.comparisons)
+        rates = (
+            "tuned for every variant and size on validation data larger than the training data"
+            if first.tuned
+            else "from the variants' hints, not tuned here"
+        )
+        return (
+            f"Test {first.metric}, mean ± standard deviation over {len(first.seeds)} draws of the training "
+            f"examples, each with its own seed; {first.steps} steps, {first.test_examples:,} test examples. Learning "
+            f"rates {rates}. In brackets the p-value of the difference to {first.entries[0].name}, paired by draw and "
+            f"example, corrected for all {count} comparisons of this table by Holm's method; * marks those below 0.05."
+        )
+
+    def draw(self, path: Path) -> None:
+        """Write a PNG: a line a variant, dots are draws, bars are 95 % intervals over draws and examples."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        first = self.comparisons[0]
+        figure, axes = plt.subplots(figsize=(7.5, 4.6), dpi=150, layout="constrained")
+        for index, entry in enumerate(first.entries):
+            points = [comparison.entries[index] for comparison in self.comparisons]
+            beside = 2 ** (0.5 * (index / max(len(first.entries) - 1, 1) - 0.5))  # side by side at each size
+            places = [size * beside for size in self.per_class]
+            line = axes.errorbar(
+                places,
+                [p.mean for p in points],
+                yerr=[
+                    [p.mean - p.interval.low for p in points],
+                    [p.interval.high - p.mean for p in points],
+                ],
+                marker="o",
+                markersize=5,
+                linewidth=1.4,
+                elinewidth=2.4,
+                label=entry.name,
+            )
+            line[2][0].set_alpha(0.35)
+            for place, point in zip(places, points, strict=True):
+                axes.scatter(
+                    [place] * len(point.values), point.values, s=7, color=line[0].get_color(), alpha=0.5
+                )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(self.per_class, [str(size) for size in self.per_class])
+        axes.minorticks_off()
+        axes.set_xlabel("training examples per class", fontsize=8.5)
+        direction = "higher" if first.greater_is_better else "lower"
+        axes.set_ylabel(f"test {first.metric} ({direction} is better)", fontsize=8.5)
+        axes.set_title(
+            f"{first.task} on {Path(first.model).name}: {len(first.seeds)} draws (dots), bars are 95 % intervals",
+            loc="left",
+            fontsize=10,
+            color=INK,
+        )
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+        axes.spines["bottom"].set_color(MUTED)
+        plain_axes(axes)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
+        plt.close(figure)
+
+    @staticmethod
+    def _cell(comparison: Comparison, index: int) -> str:
+        entry = comparison.entries[index]
+        spread = f"{entry.mean:.3f}" if entry.sd is None else f"{entry.mean:.3f} ± {entry.sd:.3f}"
+        if entry.adjusted is None:
+            return spread
+        return f"{spread} ({p_value(entry.adjusted)}{'*' if entry.significant else ''})"
+
+
+def data_curve(
+    bench: Bench,
+    variants: Sequence[VariantLike | Method],
+    out: Path,
+    per_class: Sequence[int],
+    **options: Any,
+) -> Curve:
+    """Compare the variants at every number of training examples per class; every seed draws its own examples.
+
+    Draws are nested: what a seed draws at 1 is among what it draws at 2. The number of steps, the validation and the
+    test data are the same at every size.
+
+    Args:
+        bench: a classification whose training data have not been subsampled.
+        variants: as in `compare`.
+        out: gets a comparison in `per-class-N/` for every size, and `curve.json`, `curve.md` and `curve.png`.
+        per_class: the sizes.
+        options: of `compare`.
+
+    Raises:
+        DataError: the task is no classification, or its training data are a subsample already.
+        SpecError: no sizes, or one below 1; and what `compare` raises.
+    """
+    sizes = sorted(set(per_class))
+    if not sizes or sizes[0] < 1:
+        raise SpecError(f"expected numbers of examples above zero, such as 1,2,4,8, found {list(per_class)}")
+    task = bench.task
+    if task.kind != "classification":
+        raise DataError(f"{task.spec.name} is no classification: there are no examples per class to vary")
+    if task.spec.draw != "seed" and (task.spec.per_class or task.spec.limit):
+        raise DataError(
+            f"{task.spec.name} is a subsample already: leave out per_class and limit, or set draw=seed"
+        )
+    comparisons = []
+    for size in sizes:
+        spec = task.spec.model_copy(update={"per_class": size, "limit": None, "draw": "seed"})
+        drawing = replace(bench, task=replace(task, spec=spec))
+        comparisons.append(compare(drawing, variants, out / f"per-class-{size}", **options))
+    curve = Curve(sizes, _corrected(comparisons))
+    write_text(out / "curve.md", curve.markdown())
+    curve.draw(out / "curve.png")
+    write_json(out / "curve.json", curve.to_dict())
+    return curve
+
+
+def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
+    """All differences of all sizes as one family."""
+    found = [e.difference.p or 0.0 for c in comparisons for e in c.entries if e.difference is not None]
+    adjusted = iter(holm(found))
+    return [
+        replace(
+            c,
+            entries=[e if e.difference is None else replace(e, adjusted=next(adjusted)) for e in c.entries],
+        )
+        for c in comparisons
+    ]

@@ -1,0 +1,48 @@
+"""`ctxpeft reproduce`: a finished run once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctxpeft.cli import _output
+from ctxpeft.cli._arguments import JsonOption
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", metavar="RUN")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the model is now.", metavar="M")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep the second run here.", metavar="DIR")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Run again what a folder holds: identical on the same machine, within the spread of its seeds on another.
+
+    Exit code 1 where it is neither.
+    """
+    from ctxpeft.training import ConsoleReporter, reproduce
+
+    found = reproduce(run, out, model=model, reporter=ConsoleReporter())
+    if json:
+        payload = {
+            "run": found.folder,
+            "verdict": found.verdict,
+            "metrics": {k: {"there": a, "here": b} for k, (a, b) in found.metrics.items()},
+            "differences": found.differences,
+            "spread": found.spread,
+        }
+        _output.emit("reproduce", payload)
+    else:
+        console = _output.stdout()
+        for name, (there, here) in found.metrics.items():
+            sd = found.spread.get(name)
+            spread = "" if sd is None else f", standard deviation of its seeds {sd:.6f}"
+            console.print(f"{name}: {there:.6f} there, {here:.6f} here{spread}", markup=False)
+        told = f" (not equal: {', '.join(found.differences)})" if found.differences else ""
+        console.print(f"{found.verdict}{told}", markup=False)
+    return 1 if found.verdict == "different" else 0
