@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight, upper_products
+from ctxpeft.blocks.feature_maps.grouped import linear_weight, upper_products
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -52,4 +53,4 @@ class GroupedOuter(nn.Module):
         self.second = linear_weight(groups, width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return upper_products(linear(x, self.first), linear(x, self.second))
+        return upper_products(grouped(x, self.first), grouped(x, self.second))

@@ -10,10 +10,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctxpeft.blocks.attention import attention, serves
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
 from ctxpeft.blocks.parameterizations.frozen import FrozenFirst
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, MemorySpec, Normalizer, Parameterization, Per, SiteShape
 
@@ -123,6 +125,7 @@ class SlotMemory(MemoryModule):
         trained = spec.parameterization.build(shape, spec.count, groups, *inits)
         self.slots = FrozenFirst(trained, shape, spec.frozen, groups, *inits) if spec.frozen else trained
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
+        self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
@@ -135,9 +138,14 @@ class SlotMemory(MemoryModule):
         if self.score == "kernel":
             assert phi is not None
             return self._by_kernel(x, phi(key), value)
-        score = torch.einsum("bgnd,gpd->bgnp", x, key) * self.scaling
+        if self.plain and serves(x, key[None], value[None]):
+            batch = len(x)
+            key, value = (t.expand(batch, -1, -1, -1) for t in (key, value))
+            read, mass = attention(x, key, value, None, False, self.scaling)
+            return Read(read, None, mass)
+        score = grouped(x, key.transpose(1, 2)) * self.scaling
         if self.score == "relu":
-            return Read(torch.einsum("bgnp,gpv->bgnv", functional.relu(score), value))
+            return Read(grouped(functional.relu(score), value))
         gate = None if self.gates is None else self.gates(capture, score)
         if gate is not None:
             score = gate * score
@@ -148,11 +156,11 @@ class SlotMemory(MemoryModule):
         c = score.detach().amax(-1)
         weight = torch.exp(score - c[..., None])
         read = weight if gate is None else weight * gate
-        return Read(torch.einsum("bgnp,gpv->bgnv", read, value), weight.sum(-1), c)
+        return Read(grouped(read, value), weight.sum(-1), c)
 
     def _by_kernel(self, x: Tensor, key: Tensor, value: Tensor) -> Read:
-        weight = torch.einsum("bgnw,gpw->bgnp", x, key.expand(x.shape[1], -1, -1))
-        n = torch.einsum("bgnp,gpv->bgnv", weight, value)
+        weight = grouped(x, key.expand(x.shape[1], -1, -1).transpose(1, 2))
+        n = grouped(weight, value)
         if not self.needs_mass:
             return Read(n)
         m = weight.sum(-1)
