@@ -52,7 +52,11 @@ class Capture:
 
 class Read(NamedTuple):
     """What a memory answers: numerator n (B, H, T, dv), mass m (B, H, T) and shift c (B, H, T), so that the
-    unnormalised read is e^c n and the mass e^c m. m and c are None where a signed read has no mass."""
+    unnormalised read is e^c n and the mass e^c m.
+
+    m and c are None where a signed read has no mass; m alone is None where it is 1: n is then the normalised read, and
+    e^c its mass.
+    """
 
     n: Tensor
     m: Tensor | None = None

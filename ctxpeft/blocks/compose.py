@@ -3,7 +3,7 @@
 Everything is read from the same capture before anything is merged. With content output o, log-mass L, and inside
 modules i with numerator n_i, mass m_i, shift c_i and weight gate g_i,
 
-    Z = e^L + sum_i e^{c_i} m_i,    o <- o + sum_i g_i e^{c_i} (n_i - m_i o) / Z,
+    Z = e^L + sum_i e^{c_i} m_i,    o <- (1 - sum_i g_i e^{c_i} m_i / Z) o + sum_i g_i e^{c_i} n_i / Z,
 
 which for g = 1 is softmax attention over the content and all slots together, never dividing by a small m_i. Where a
 query sees nothing at all (Z = 0), o is left as it is.
@@ -94,9 +94,14 @@ def _compete(
     parts = []
     shift = log_mass.detach()
     for module, mask, read, gate in inside:
-        assert read.m is not None
         assert read.c is not None
-        n, m, c = (_all_heads(t, module.heads, o.shape[1]) for t in (read.n, read.m, read.c))
+        n, m, c = (
+            None if t is None else _all_heads(t, module.heads, o.shape[1]) for t in (read.n, read.m, read.c)
+        )
+        assert n is not None
+        assert c is not None
+        if read.m is None and module.heads is not None:
+            m = _all_heads(torch.ones_like(read.c), module.heads, o.shape[1])
         if mask is not None:
             c = torch.where(mask[:, None], c, -torch.inf)
         if gate is not None:
@@ -104,21 +109,25 @@ def _compete(
         parts.append((module, n, m, c, gate))
         shift = torch.maximum(shift, c.detach())
     shift = torch.where(torch.isneginf(shift), torch.zeros_like(shift), shift)
+    shares = [torch.exp(c - shift) for _, _, _, c, _ in parts]
     total = torch.exp(log_mass - shift)
-    for _, _, m, c, _ in parts:
-        total = total + torch.exp(c - shift) * m
+    for (_, _, m, _, _), share in zip(parts, shares, strict=True):
+        total = total + (share if m is None else share * m)
     total = total.masked_fill(total < torch.finfo(total.dtype).tiny, 1.0)
-    merged, weight = o, torch.ones_like(total)
-    for module, n, m, c, gate in parts:
-        share = torch.exp(c - shift) / total
-        change = share[..., None] * (n - m[..., None] * o)
-        rho = share * m
+    weight, added = torch.ones_like(total), []
+    for (module, n, m, _, gate), share in zip(parts, shares, strict=True):
+        share = share / total
         if gate is not None:
-            change, rho = gate * change, gate[..., 0] * rho
-        merged = merged + change
+            share = gate[..., 0] * share
+        rho = share if m is None else share * m
         weight = weight - rho
+        added.append((share, n))
         if tell is not None:
+            change = share[..., None] * n - rho[..., None] * o
             tell(Contribution(module, change, rho, gate))
+    merged = weight[..., None] * o
+    for share, n in added:
+        merged = torch.addcmul(merged, share[..., None], n)
     return merged, weight
 
 

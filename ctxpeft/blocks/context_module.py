@@ -73,25 +73,32 @@ class ContextModule(FullPrecision):
         if self.spec.memory.kind == "none":
             return Read(query), gate
         tokens = query.shape[2]
-        x, phi = query, self.feature_map
-        if phi is not None:
-            x = self.phi_grouping.unfold(phi(self.phi_grouping.fold(x)), tokens)
-        asked = (
-            None if phi is None else phi.__call__
-        )  # not the module: accelerate moves arguments that have `.to`
-        n, m, c = self.memory(self.grouping.fold(x), asked, capture)
+        n, m, c = self.ask(query, capture)
         n = self.grouping.unfold(n, tokens)
-        if m is not None:
-            m, c = (self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
+        m, c = (None if t is None else self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
         if self.spec.normalizer in ("sum", "softmax"):
-            return Read(_divided(n, m)), gate
+            return Read(n if m is None else _divided(n, m)), gate
         if self.spec.merge == "compete_length":
             assert capture.key_count is not None
+            assert c is not None
             count = capture.key_count().to(self.dtype)
             c = c + torch.log(count.clamp_min(1)) + self.length_bias
         if gate is not None and self.spec.gate.on == "mass":
-            n, m, gate = n * gate, m * gate[..., 0], None
+            n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None
         return Read(n, m, c), gate
+
+    def ask(self, query: Tensor, capture: Capture) -> Read:
+        """The memory's answer to q', folded."""
+        phi: Any = self.feature_map
+        if phi is None:
+            answer: Read = self.memory(self.grouping.fold(query), None, capture)
+        elif getattr(self.memory, "maps", False):
+            answer = self.memory(query, phi.__call__, capture)
+        else:
+            x = self.phi_grouping.unfold(phi(self.phi_grouping.fold(query)), query.shape[2])
+            # the function, not the module: accelerate moves arguments that have `.to`
+            answer = self.memory(self.grouping.fold(x), phi.__call__, capture)
+        return answer
 
     def deployed_parameters(self) -> int:
         """Parameters that remain once training is over (a reparameterisation is folded into what it produces)."""

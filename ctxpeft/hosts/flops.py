@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from ctxpeft.hosts.kernels import aten
+from ctxpeft.blocks.kernels import aten
 
 Shape = tuple[int, ...]
 

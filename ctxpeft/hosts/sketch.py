@@ -17,11 +17,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from ctxpeft.blocks.kernels import aten
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.attach import place
 from ctxpeft.hosts.backend import NAME, calls_interface
 from ctxpeft.hosts.handle import BaseHandle
-from ctxpeft.hosts.kernels import aten
 from ctxpeft.hosts.probe import ATTRIBUTE, Wiring, wirings
 from ctxpeft.hosts.wiring import Arrangement, Chain, Step
 from ctxpeft.spec.variant import Variant

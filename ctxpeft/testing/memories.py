@@ -28,27 +28,24 @@ class MemoryConformance:
     def _raw(self, heads: Heads) -> tuple[ContextModule, Read]:
         """The memory's own answer, before any normaliser or gate."""
         built = heads.module(self.module)
-        phi = built.feature_map
-        x = built.query(heads.capture())
-        if phi is not None:
-            x = built.phi_grouping.unfold(phi(built.phi_grouping.fold(x)), x.shape[2])
-        read: Read = built.memory(built.grouping.fold(x), phi, heads.capture())
+        read = built.ask(built.query(heads.capture()), heads.capture())
         return built, read
 
     def test_shapes(self) -> None:
-        """n (B, G, N, dv); m and c (B, G, N) exactly when a mass is needed."""
+        """n (B, G, N, dv); c and, unless it is 1, m (B, G, N) exactly when a mass is needed."""
         built, read = self._raw(self._heads())
         folded = (2, built.grouping.groups, 16 // built.grouping.groups)
         assert read.n.shape == (*folded, 4)
-        assert (read.m is not None) == (read.c is not None)
+        assert read.m is None or read.c is not None
         if built.spec.needs_mass():
-            assert read.m is not None
-            assert read.m.shape == folded
+            assert read.c is not None
+            assert read.c.shape == folded
+            assert read.m is None or read.m.shape == folded
 
     def test_mass_is_positive(self) -> None:
         """A mass is a sum of exponentials or of positive features: it is never negative."""
         _, read = self._raw(self._heads())
-        assert read.m is None or float(read.m.min()) >= 0
+        assert read.m is None or float(read.m.detach().min()) >= 0
 
     def test_zero_read_is_declared(self) -> None:
         """A memory that claims a zero read at init reads exactly zero; one that does not, does not."""
@@ -62,8 +59,9 @@ class MemoryConformance:
         """The read depends on every parameter of the memory."""
         built, read = self._raw(self._heads())
         total = read.n.square().sum()
-        if read.m is not None and read.c is not None:
-            total = total + (read.m * torch.exp(read.c)).square().sum()
+        if read.c is not None:
+            mass = torch.exp(read.c) if read.m is None else read.m * torch.exp(read.c)
+            total = total + mass.square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in built.memory.parameters())
 

@@ -9,9 +9,9 @@ from transformers import DynamicCache, StaticCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 import ctxpeft
+from ctxpeft.blocks.kernels import EFFICIENT, FLASH, kernel_for
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.content import Content
-from ctxpeft.hosts.kernels import EFFICIENT, FLASH, kernel_for
 from ctxpeft.testing.tiny import perturb, tiny_model
 
 from .cases import VARIANTS

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxpeft.hosts.fused import AttentionWithMass, attention_with_mass
+from ctxpeft.blocks.attention import AttentionWithMass
+from ctxpeft.hosts.fused import attention_with_mass
 from ctxpeft.testing.compare import assert_same_with_gradients
 
 
@@ -68,8 +69,6 @@ def test_rows_that_see_nothing_have_no_mass():
 
 def test_a_query_that_sees_nothing_passes_no_gradient():
     """Also where the scores are recomputed, which another query's zero output gradient asks for."""
-    from ctxpeft.hosts.fused import AttentionWithMass
-
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
     mask = torch.zeros(1, 1, 3, 3)

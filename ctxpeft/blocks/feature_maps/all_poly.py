@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import TwoProjections, linear
+from ctxpeft.blocks.feature_maps.grouped import TwoProjections
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -46,4 +47,4 @@ class GroupedAllPoly(TwoProjections):
     """W1 and W2 (G, d, width) at N(0, 1/d)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (linear(x, self.first).square() + linear(x.square(), self.second)) * 2**-0.5
+        return (grouped(x, self.first).square() + grouped(x.square(), self.second)) * 2**-0.5

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -52,7 +53,7 @@ class PositiveRandomFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x / math.sqrt(math.sqrt(x.shape[-1]))
-        score = torch.einsum("...gnd,gmd->...gnm", y, self.projection) - y.square().sum(-1, keepdim=True) / 2
+        score = grouped(y, self.projection.transpose(1, 2)) - y.square().sum(-1, keepdim=True) / 2
         return torch.exp(score) / math.sqrt(self.projection.shape[-2])
 
 

@@ -20,11 +20,6 @@ class TwoProjections(nn.Module):
         self.second = linear_weight(groups, width, out)
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x W of each group: (..., G, N, d), (G, d, w) -> (..., G, N, w)."""
-    return torch.einsum("...gnd,gdw->...gnw", x, weight)
-
-
 def upper_products(y: Tensor, z: Tensor, offset: int = 0) -> Tensor:
     """y_i z_j for i + offset <= j, row by row: (..., r) and (..., r) -> (..., r (r + 1) / 2) for offset 0."""
     i, j = torch.triu_indices(y.shape[-1], y.shape[-1], offset, device=y.device)

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import TwoProjections, linear
+from ctxpeft.blocks.feature_maps.grouped import TwoProjections
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -42,4 +43,4 @@ class GroupedHadamard(TwoProjections):
     """W1 and W2 (G, d, width) at N(0, 1/d)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.first) * linear(x, self.second)
+        return grouped(x, self.first) * grouped(x, self.second)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.blocks import FeatureMapSpec
 
 
@@ -42,5 +43,5 @@ class GroupedHedgehog(nn.Module):
         self.bias = nn.Parameter(torch.zeros(groups, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = 2 * (torch.einsum("...gnd,gdw->...gnw", x, self.weight) + self.bias[:, None])
+        y = 2 * (grouped(x, self.weight) + self.bias[:, None])
         return torch.softmax(torch.cat([y, -y], -1), -1)

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import TwoProjections, linear, upper_products
+from ctxpeft.blocks.feature_maps.grouped import TwoProjections, upper_products
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -47,4 +48,4 @@ class GroupedOuter(TwoProjections):
     """W1 and W2 (G, d, width) at N(0, 1/d)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return upper_products(linear(x, self.first), linear(x, self.second))
+        return upper_products(grouped(x, self.first), grouped(x, self.second))

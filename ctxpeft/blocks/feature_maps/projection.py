@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -67,7 +68,7 @@ class GroupedProjection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(groups, spec.width)) if spec.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.einsum("...gnd,gdw->...gnw", x, self.weight)
+        y = grouped(x, self.weight)
         if self.bias is not None:
             y = y + self.bias[:, None]
         return ACTIVATIONS[self.activation](y)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -54,5 +55,5 @@ class RandomWaves(nn.Module):
         self.register_buffer("phase", 2 * math.pi * torch.rand(groups, spec.width))
 
     def forward(self, x: Tensor) -> Tensor:
-        angle = torch.einsum("...gnd,gmd->...gnm", x, self.frequency) + self.phase[:, None]
+        angle = grouped(x, self.frequency.transpose(1, 2)) + self.phase[:, None]
         return math.sqrt(2 / self.phase.shape[-1]) * torch.cos(angle)

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec
 
@@ -50,6 +51,6 @@ class GroupedRbf(nn.Module):
         self.centroid = nn.Parameter(torch.randn(groups, spec.width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        product = torch.einsum("...gnd,gkd->...gnk", x, self.centroid)
+        product = grouped(x, self.centroid.transpose(1, 2))
         score = 2 * product - self.centroid.square().sum(-1)[:, None]
         return torch.softmax(score / self.scale, -1)

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight, quadratic
+from ctxpeft.blocks.feature_maps.grouped import linear_weight, quadratic
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Sign
 
@@ -64,6 +65,6 @@ class GroupedRebased(nn.Module):
         self.beta = nn.Parameter(torch.zeros(groups, out or width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.weight is None else linear(x, self.weight)
+        y = x if self.weight is None else grouped(x, self.weight)
         y = functional.layer_norm(y, y.shape[-1:], eps=EPS) * self.gamma[:, None] + self.beta[:, None]
         return quadratic(y) / math.sqrt(y.shape[-1])

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ctxpeft.blocks.feature_maps.grouped import linear, linear_weight, quadratic
+from ctxpeft.blocks.feature_maps.grouped import linear_weight, quadratic
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Sign
 
@@ -60,6 +61,6 @@ class GroupedTaylor(nn.Module):
         self.weight = None if out is None else linear_weight(groups, width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.weight is None else linear(x, self.weight)
+        y = x if self.weight is None else grouped(x, self.weight)
         y = y * y.shape[-1] ** -0.25
         return torch.cat([torch.ones_like(y[..., :1]), y, 2**-0.5 * quadratic(y)], -1)

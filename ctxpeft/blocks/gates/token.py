@@ -15,6 +15,7 @@ from ctxpeft.blocks.gates.activation import (
     Activation,
     written_activation,
 )
+from ctxpeft.blocks.products import grouped
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import GateSpec, SiteShape
@@ -72,7 +73,10 @@ class TokenGate(nn.Module):
 
     def forward(self, capture: Capture, query: Tensor) -> Tensor | None:
         u = self._look(capture, query).to(self.weight.dtype)
-        logit = torch.einsum("bhtw,hw->bht", u.expand(-1, len(self.weight), -1, -1), self.weight)
+        if u.shape[1] == 1:  # one state for all heads
+            logit = (u[:, 0] @ self.weight.T).transpose(1, 2)
+        else:
+            logit = grouped(u, self.weight[..., None])[..., 0]
         return ACTIVATIONS[self.activation](logit + self.bias)[..., None]
 
     def _look(self, capture: Capture, query: Tensor) -> Tensor:

@@ -13,7 +13,12 @@ Phi = Callable[[Tensor], Tensor]
 
 
 class MemoryModule(nn.Module, ABC):
-    """Answers folded queries (B, G, N, w); N runs over the heads that share a parameter set and the tokens."""
+    """Answers folded queries (B, G, N, w); N runs over the heads that share a parameter set and the tokens.
+
+    maps: the memory takes q' (B, H, T, d) as it is, and maps and folds it by itself.
+    """
+
+    maps = False
 
     @abstractmethod
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
+from ctxpeft.blocks.products import grouped
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Per, PlainMemorySpec, SiteShape
@@ -73,5 +74,5 @@ class EditMemory(MemoryModule):
         q, r = torch.linalg.qr(self.free.transpose(1, 2))
         sign = torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None]
         rows = (q * sign).transpose(1, 2)
-        inner = torch.einsum("bgnw,grw->bgnr", x, self.difference) + self.bias[:, None]
-        return Read(torch.einsum("bgnr,grw->bgnw", inner, rows))
+        inner = grouped(x, self.difference.transpose(1, 2)) + self.bias[:, None]
+        return Read(grouped(inner, rows))

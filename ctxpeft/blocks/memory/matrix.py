@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctxpeft.blocks.capture import Capture, Read
+from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
+from ctxpeft.blocks.products import grouped, mapped
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
 from ctxpeft.spec.blocks import FeatureMapSpec, Init, Mass, MemorySpec, Normalizer, Per, SiteShape
@@ -59,14 +61,20 @@ class Matrix(MemorySpec):
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
     ) -> nn.Module:
         assert feature_map is not None
-        return MatrixMemory(self, shape, feature_map.out_width(shape.source_width), needs_mass)
+        again = not feature_map.has_parameters() and not feature_map.random
+        return MatrixMemory(self, shape, feature_map.out_width(shape.source_width), needs_mass, again)
 
 
 class MatrixMemory(MemoryModule):
-    """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w)."""
+    """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w).
 
-    def __init__(self, spec: Matrix, shape: SiteShape, width: int, needs_mass: bool) -> None:
+    again: the map is cheap, and computed again in the backward pass instead of being kept.
+    """
+
+    def __init__(self, spec: Matrix, shape: SiteShape, width: int, needs_mass: bool, again: bool) -> None:
         super().__init__()
+        self.maps = again and spec.form != "diagonal"
+        self.grouping = Grouping(shape, spec.per)
         self.form = spec.form
         groups = shape.groups(spec.per)
         if spec.form == "full":
@@ -85,12 +93,23 @@ class MatrixMemory(MemoryModule):
         self.zeta = nn.Parameter(torch.zeros(groups, width)) if needs_mass else None
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
-        if self.form == "diagonal":
-            n = x * self.matrix[:, None]
+        if self.maps:
+            assert phi is not None
+            products: Sequence[Tensor] = mapped(x, self._weights(), phi, self.grouping)
+        elif self.form == "diagonal":
+            products = [x * self.matrix[:, None], *(grouped(x, w) for w in self._weights()[1:])]
         else:
-            inner = torch.einsum("bgnw,gwr->bgnr", x, self.down) if self.form == "low_rank" else x
-            n = torch.einsum("bgnw,gwv->bgnv", inner, self.matrix)
-        if self.zeta is None:
+            products = [grouped(x, weight) for weight in self._weights()]
+        return self._read(*products)
+
+    def _weights(self) -> list[Tensor]:
+        """What features are multiplied with: M or A, and z of the mass."""
+        first = self.down if self.form == "low_rank" else self.matrix
+        return [first] if self.zeta is None else [first, functional.softplus(self.zeta)[..., None]]
+
+    def _read(self, n: Tensor, m: Tensor | None = None) -> Read:
+        if self.form == "low_rank":
+            n = grouped(n, self.matrix)
+        if m is None:
             return Read(n)
-        m = torch.einsum("bgnw,gw->bgn", x, functional.softplus(self.zeta))
-        return Read(n, m, torch.zeros_like(m))
+        return Read(n, m[..., 0], torch.zeros_like(m[..., 0]))

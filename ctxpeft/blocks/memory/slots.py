@@ -11,10 +11,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctxpeft.blocks.attention import attention, serves
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
 from ctxpeft.blocks.parameterizations.frozen import FrozenFirst
+from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import (
     FeatureMapSpec,
@@ -139,6 +141,7 @@ class SlotMemory(MemoryModule):
         frozen = replace(wanted, count=spec.frozen)
         self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
+        self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
@@ -151,9 +154,14 @@ class SlotMemory(MemoryModule):
         if self.score == "kernel":
             assert phi is not None
             return self._by_kernel(x, phi(key), value)
-        score = torch.einsum("bgnd,gpd->bgnp", x, key) * self.scaling
+        if self.plain and serves(x, key[None], value[None]):
+            batch = len(x)
+            key, value = (t.expand(batch, -1, -1, -1) for t in (key, value))
+            read, mass = attention(x, key, value, None, False, self.scaling)
+            return Read(read, None, mass)
+        score = grouped(x, key.transpose(1, 2)) * self.scaling
         if self.score == "relu":
-            return Read(torch.einsum("bgnp,gpv->bgnv", functional.relu(score), value))
+            return Read(grouped(functional.relu(score), value))
         gate = None if self.gates is None else self.gates(capture, score)
         if gate is not None:
             score = gate * score
@@ -164,15 +172,15 @@ class SlotMemory(MemoryModule):
         c = score.detach().amax(-1)
         weight = torch.exp(score - c[..., None])
         read = weight if gate is None else weight * gate
-        return Read(torch.einsum("bgnp,gpv->bgnv", read, value), weight.sum(-1), c)
+        return Read(grouped(read, value), weight.sum(-1), c)
 
     def _by_kernel(self, x: Tensor, key: Tensor, value: Tensor) -> Read:
-        weight = torch.einsum("bgnw,gpw->bgnp", x, key.expand(x.shape[1], -1, -1))
+        weight = grouped(x, key.expand(x.shape[1], -1, -1).transpose(1, 2))
         if not self.needs_mass:
-            return Read(torch.einsum("bgnp,gpv->bgnv", weight, value))
+            return Read(grouped(weight, value))
         weight = weight.clamp_min(0)
         m = weight.sum(-1)
-        return Read(torch.einsum("bgnp,gpv->bgnv", weight, value), m, torch.zeros_like(m))
+        return Read(grouped(weight, value), m, torch.zeros_like(m))
 
     def deployed_parameters(self) -> int:
         slots: int = self.slots.deployed_parameters()  # type: ignore[operator]

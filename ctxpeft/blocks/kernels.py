@@ -1,7 +1,7 @@
 """The kernels of torch that tell the log-sum-exp beside the output, under one call.
 
 All take q (B, H, T, d), k and v (B, G, S, d), and an additive mask broadcast to (B, H, T, S) or None.
-Each backward reads rowsum(do * o) from the `o` it is handed, which `ctxpeft.hosts.fused` relies on.
+Each backward reads rowsum(do * o) from the `o` it is handed, which `ctxpeft.blocks.attention` relies on.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 aten = torch.ops.aten
 HALVES = (torch.float16, torch.bfloat16)
 
 
 class Kernel(Protocol):
-    """One kernel. grouped: whether G may be a divisor of H, else G = H.
+    """One kernel. grouped: whether G may be a divisor of H, else G = H. contiguous: whether the gradient of o must be.
 
-    `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides.
+    `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides; `backward` gets L, or another,
+    first in `rest`.
     """
 
     grouped: bool
+    contiguous: bool
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
@@ -44,12 +47,13 @@ class Cpu:
     """torch's flash kernel on the CPU, with or without a mask."""
 
     grouped = True
+    contiguous = False
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         o, mass = aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=mask, scale=scaling
         )
-        return o, mass, (mass,)
+        return o, mass, ()
 
     def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, mask = tensors
@@ -62,12 +66,13 @@ class Flash:
     """torch's flash kernel on CUDA: halves, no mask."""
 
     grouped = False
+    contiguous = True
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         o, mass, *rest, _ = aten._scaled_dot_product_flash_attention(
             q, k, v, 0.0, causal, False, scale=scaling
         )
-        return o, mass, (mass, *rest)
+        return o, mass, tuple(rest)
 
     def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, _ = tensors
@@ -81,20 +86,22 @@ class Efficient:
     """torch's memory-efficient kernel on CUDA: every float type it knows, with or without a mask."""
 
     grouped = False
+    contiguous = True
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
         o, mass, seed, offset = aten._scaled_dot_product_efficient_attention(
             q, k, v, bias, True, 0.0, causal, scale=scaling
         )
-        return o, mass[..., : q.shape[2]], (mass, seed, offset)  # the kernel rounds T up to a block
+        return o, mass[..., : q.shape[2]], (seed, offset)  # the kernel rounds T up to a block
 
     def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, mask = tensors
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
         wanted = [True, True, True, False]
+        mass = functional.pad(rest[0], (0, -rest[0].shape[2] % 32), value=torch.inf)
         return aten._scaled_dot_product_efficient_attention_backward(
-            do, q, k, v, bias, o, *rest, 0.0, wanted, causal, scale=scaling
+            do, q, k, v, bias, o, mass, *rest[1:], 0.0, wanted, causal, scale=scaling
         )[:3]
 
 

@@ -1,0 +1,1 @@
+"""What is claimed about speed and size, measured: `python -m benchmarks` writes docs/performance.md."""

@@ -1,0 +1,81 @@
+"""Products of folded queries with one matrix a group, and such products of a feature map that is computed again in the
+backward pass instead of being kept."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctxpeft.blocks.grouping import Grouping
+
+
+def grouped(x: Tensor, weight: Tensor) -> Tensor:
+    """x W of each group: (..., G, N, w) and (G, w, v) -> (..., G, N, v); one matrix serves any G.
+
+    Heads that lie beside the tokens in memory, as attention leaves them, are not copied.
+    """
+    groups, width, out = weight.shape
+    if groups == 1:
+        return x @ weight[0]
+    *batch, _, count, _ = x.shape
+    if not batch:
+        return torch.bmm(x, weight)
+    rows = x.reshape(-1, groups, count, width).transpose(0, 1)
+    product = torch.bmm(rows.reshape(groups, -1, width), weight)
+    return product.view(groups, -1, count, out).transpose(0, 1).reshape(*batch, groups, count, out)
+
+
+def mapped(
+    x: Tensor, weights: Sequence[Tensor], phi: Callable[[Tensor], Tensor], grouping: Grouping
+) -> tuple[Tensor, ...]:
+    """phi(x) W for every W, folded: (B, H, T, d) and (G, w, v) -> (B, G, N, v). The map has no parameters."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        found: tuple[Tensor, ...] = _Mapped.apply(x, phi, grouping, *weights)  # type: ignore[no-untyped-call]
+        return found
+    return _products(x, weights, phi, grouping)
+
+
+def _products(
+    x: Tensor, weights: Sequence[Tensor], phi: Callable[[Tensor], Tensor], grouping: Grouping
+) -> tuple[Tensor, ...]:
+    feature = grouping.fold(phi(x))
+    return tuple(grouped(feature, weight) for weight in weights)
+
+
+class _Mapped(torch.autograd.Function):
+    """Keeps x and the weights; a compiler decides by itself what it keeps."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, phi: Callable[[Tensor], Tensor], grouping: Grouping, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, *weights)
+        ctx.phi, ctx.grouping = phi, grouping
+        return _products(x, weights, phi, grouping)
+
+    @staticmethod
+    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(ctx.needs_input_grad[0])
+            feature = ctx.grouping.fold(ctx.phi(leaf))
+        dx = None
+        if ctx.needs_input_grad[0]:
+            back = (grouped(dy, w.transpose(1, 2)) for dy, w in zip(dys, weights, strict=True))
+            (dx,) = torch.autograd.grad(feature, leaf, functools.reduce(torch.add, back))
+        outer = (
+            _outer(feature.detach(), dy) if wanted else None
+            for dy, wanted in zip(dys, ctx.needs_input_grad[3:], strict=True)
+        )
+        return dx, None, None, *outer
+
+
+def _outer(x: Tensor, y: Tensor) -> Tensor:
+    """Sum of outer products over rows and tokens: (B, G, N, w) and (B, G, N, v) -> (G, w, v)."""
+    groups = x.shape[1]
+    x, y = (t.transpose(0, 1).reshape(groups, -1, t.shape[-1]) for t in (x, y))
+    return torch.bmm(x.transpose(1, 2), y)
