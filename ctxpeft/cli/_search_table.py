@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ctxpeft.cli._tables import print_table
 
 if TYPE_CHECKING:
+    from ctxpeft.search.finals import Finals
     from ctxpeft.search.outcome import Row
     from ctxpeft.search.run import Found
 
@@ -23,8 +24,11 @@ def print_found(found: Found) -> None:
     ranked = ranking(found.rows)
     shown = ranked[:MOST] + [row for row in ranked[MOST:] if row.anchor]
     title = f"{len(tried(found.rows))} designs trained; held-out {objective}, best first"
+    tasks = [score.task for score in ranked[0].tasks] if ranked else []
+    if tasks and objective == "loss":
+        title += f"; {objective} is the geometric mean over tasks, relative to the frozen model"
     print_table(
-        ("trial", "design", "parameters", "rate", "rung", objective, "seconds"),
+        ("trial", "design", "parameters", "rate", "rung", objective, *tasks, "seconds"),
         [_cells(row, objective) for row in shown],
         title,
     )
@@ -32,9 +36,25 @@ def print_found(found: Found) -> None:
     print(f"\n{told}\n" if told else "")
     for sentence in answer(found.rows, found.finals, found.about):
         print(sentence)
+    if found.finals is not None and found.finals.by_task:
+        _print_by_task(found.finals)
     print(f"\nreport  {found.out / 'report.html'}")
     if found.best is not None:
         print(f"best    {found.out / 'best.yaml'}")
+
+
+def _print_by_task(finals: Finals) -> None:
+    """The winner against each anchor, task by task."""
+    from ctxpeft.search.report.words import interval
+
+    print_table(
+        ("task", "anchor", "metric", "winner", "anchor's", "difference [95 %]", "verdict"),
+        [
+            (v.task, v.anchor, v.metric, f"{v.winner:.4f}", f"{v.other:.4f}", interval(v), v.verdict)
+            for v in finals.by_task
+        ],
+        f"On each task, {finals.split} data, mean of {len(finals.seeds)} fresh seeds",
+    )
 
 
 def _cells(row: Row, objective: str) -> Sequence[str]:
@@ -45,8 +65,9 @@ def _cells(row: Row, objective: str) -> Sequence[str]:
         str(row.number),
         f"{row.anchor} (anchor)" if row.anchor else " + ".join(row.templates),
         f"{row.parameters:,}" if row.parameters else "",
-        f"{row.rate:g}{'*' if row.rate_at_edge else ''}",
+        f"{row.rate_text}{'*' if row.rate_at_edge else ''}",
         f"{natural(row.rung, objective):.4f}" if row.rung is not None else "",
         f"{natural(row.value, objective):.4f}",
+        *(f"{natural(score.value or 0.0, objective):.4f}" for score in row.tasks),
         f"{row.seconds:.0f}",
     )

@@ -43,7 +43,7 @@ def command(
     if target is None:
         raise CtxpeftError("with --storage, say where to write: --out DIR")
     found = stored(storage or _own(folder), study, target)
-    write_found(target, found.rows, found.finals, found.about)
+    write_found(found)
     if json:
         emit("report", found.plain())
         return

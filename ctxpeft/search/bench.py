@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.counting import Counter, target_of
+from ctxpeft.search.joint import joint
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document
@@ -16,12 +18,16 @@ from ctxpeft.spec.yaml_lines import Document
 if TYPE_CHECKING:
     from ctxpeft.search.job import Job
     from ctxpeft.tasks import Evaluation
-    from ctxpeft.training import RunResult, TrainingConfig
+    from ctxpeft.training import Bench, RunResult, TrainingConfig
     from ctxpeft.training.progress import Reporter
 
 
 class Laboratory:
-    """Trains variants of one job. `bench` is what all runs share; `counter` counts parameters on the model."""
+    """Trains variants of one job.
+
+    benches: by task, what all its runs share. counter: counts parameters on the model. references: what the frozen
+    model loses on each task, where several are one objective; None where no reference is needed.
+    """
 
     def __init__(self, job: Job) -> None:
         import torch
@@ -33,13 +39,33 @@ class Laboratory:
             torch.set_num_threads(job.threads)
         self.job = job
         self.config = training_config(job.space.file.training)
-        self.bench = prepare(load_base(job.model), build_task(job.task))
-        self.counter = Counter(self.bench.base.model)
+        data = [build_task(spec) for spec in job.tasks]
+        self.base = load_base(job.model)
+        self.benches: dict[str, Bench] = {task.spec.name: prepare(self.base, task) for task in data}
+        self.counter = Counter(self.base.model)
         self.target = target_of(job.space.file.budget, self.counter)
-        self.steps = self.config.resolved(None, len(self.bench.train)).steps
-        self.rung_steps = max(1, round(self.steps * job.search.rung))
+        self.references: dict[str, float] | None = None
+        self._check()
         gc.collect()
         gc.freeze()  # the Trainer collects garbage after every run; what is loaded by now is none
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks' names."""
+        return tuple(self.benches)
+
+    def steps(self, task: str) -> int:
+        """Steps of a full run."""
+        return self.config.resolved(None, len(self.benches[task].train)).steps
+
+    def rung_steps(self, task: str) -> int:
+        """Steps of a run to the rung."""
+        return max(1, round(self.steps(task) * self.job.search.rung))
+
+    @property
+    def all_rung_steps(self) -> int:
+        """Steps to the rung over all tasks: what a rung's value is reported at."""
+        return sum(self.rung_steps(task) for task in self.tasks)
 
     def anchor(self, name: str) -> Anchor:
         """An anchor at its size for the budget."""
@@ -47,42 +73,84 @@ class Laboratory:
 
     def train(
         self,
-        variant: Variant,
-        rate: float,
+        variant: Variant | str,
+        rate: float | None,
         steps: int,
         seed: int,
         splits: tuple[str, ...] = ("validation",),
         reporter: Reporter | None = None,
+        task: str | None = None,
+        labels: bool = True,
     ) -> RunResult:
-        """One run, or its result if the very same run was finished before. Test data are read only if named."""
+        """One run, or its result if the very same run was finished before. Test data are read only if named.
+
+        `task` is the first one if it is left out; `labels` is as in `ctxpeft.training.run`.
+        """
         from ctxpeft.training import config_hash, resolve, run
 
+        bench = self.benches[task or self.tasks[0]]
         config = self.config.model_copy(
             update={"learning_rate": rate, "steps": steps, "epochs": None, "seed": seed}
         )
-        decided = resolve(self.bench, variant, config) | {"evaluate": {"splits": list(splits)}}
+        how = {"splits": list(splits)} | ({} if labels else {"labels": False})
+        decided = resolve(bench, variant, config) | {"evaluate": how}
         out = self.job.out / "runs" / config_hash(decided)[:16]
-        return run(self.bench, variant, config, out=out, splits=splits, generate=0, reporter=reporter)
+        return run(
+            bench, variant, config, out=out, splits=splits, generate=0, labels=labels, reporter=reporter
+        )
 
     def score(self, evaluation: Evaluation) -> float:
-        """The objective of an evaluation; smaller is better."""
+        """The objective of an evaluation on one task; smaller is better."""
         if self.job.search.objective == "metric":
             return -evaluation.value if evaluation.greater_is_better else evaluation.value
         return loss_of(evaluation)
 
+    def joint(self, values: Sequence[float]) -> float:
+        """The objective over the tasks, `values` in their order."""
+        references = None if self.references is None else [self.references[task] for task in self.tasks]
+        return joint(values, references)
+
+    def refer(self, known: Mapping[str, float] | None) -> dict[str, float] | None:
+        """Take the references a study holds, or measure them if they are needed."""
+        if len(self.tasks) > 1 and self.job.search.objective == "loss":
+            measured = known or {task: self._frozen(task) for task in self.tasks}
+            self.references = {task: float(measured[task]) for task in self.tasks}
+        return self.references
+
+    def _frozen(self, task: str) -> float:
+        result = self.train("none", None, 1, self.job.search.seed, task=task, labels=False)
+        return loss_of(result.evaluations["validation"])
+
+    def _check(self) -> None:
+        from ctxpeft.errors import DataError
+
+        for name, bench in self.benches.items():
+            if not bench.task.validation:
+                raise DataError(f"{name} has no validation data, which the search decides by")
+        kinds = {name: bench.task.kind == "classification" for name, bench in self.benches.items()}
+        if self.job.search.objective == "metric" and len(set(kinds.values())) > 1:
+            accuracy, loss = (next(n for n, k in kinds.items() if k == kind) for kind in (True, False))
+            raise DataError(
+                f"search.objective metric cannot join {accuracy} (accuracy) and {loss} (token loss): use loss"
+            )
+
     def describe(self) -> dict[str, Any]:
         """What decides results: two studies that differ here are not one study."""
         file = self.job.space.file
+        digests = {name: bench.task.digest() for name, bench in self.benches.items()}
+        first = self.benches[self.tasks[0]]
         return {
             "space": file.model_dump(
                 mode="json", exclude={"title", "model", "task", "search", "training", "data"}
             ),
-            "search": file.search.model_dump(mode="json", exclude={"trials", "finalists", "seeds"}),
-            "training": self.config.resolved(None, len(self.bench.train)).model_dump(
+            "search": file.search.model_dump(
+                mode="json", exclude={"trials", "finalists", "seeds", "metrics"}
+            ),
+            "training": self.config.resolved(None, len(first.train)).model_dump(
                 mode="json", exclude={"learning_rate", "seed"}
             ),
-            "model": self.bench.base.digest(),
-            "task": self.bench.task.digest(),
+            "model": self.base.digest(),
+            "task": digests if len(digests) > 1 else digests[self.tasks[0]],
         }
 
 

@@ -29,6 +29,7 @@ def work(
 ) -> None:
     """Run trials until the job's number is reached, or nothing new has come for a long time."""
     search = laboratory.job.search
+    laboratory.refer(study.user_attrs.get("references"))
     objective = Objective(laboratory, watch, owner)
     while wanted(study, search):
         study.sampler = sampler(study, search, worker)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from statistics import fmean, median_low
 from typing import Any
 
 import optuna
 
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.design import sample
-from ctxpeft.search.outcome import TRAINED, RateResult, Row, rows_of
+from ctxpeft.search.outcome import TRAINED, RateResult, Row, TaskScore, rows_of
 from ctxpeft.search.progress import Watch
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import InfeasibleError
@@ -23,9 +24,10 @@ from ctxpeft.spec.variant import Variant
 class Objective:
     """What Optuna minimises: the held-out objective of a design at the best of its learning rates.
 
-    The design must be new (a repeated one gets the value of the first). Every rate is trained for the rung's steps
-    with a schedule of its own; then the best rate is trained in full from the start. A design whose best rung is
-    not among the better `keep` of all rungs so far stops there; anchors never do.
+    The design must be new (a repeated one gets the value of the first). On every task, every rate is trained for the
+    rung's steps with a schedule of its own; then the task's best rate is trained in full from the start. A design
+    whose rung (over all tasks, see `joint`) is not among the better `keep` of all rungs so far stops there; anchors
+    never do.
     """
 
     def __init__(self, laboratory: Laboratory, watch: Watch, owner: str = "") -> None:
@@ -60,21 +62,21 @@ class Objective:
         )
         if twin is not None:
             return self._repeat(trial, twin)
-        rates = self._rung(trial, variant)
-        best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
-        if best is None or best.value is None:
-            reason = f"every learning rate diverged ({', '.join(f'{r.rate:g}' for r in rates)})"
-            raise self._failed(trial, reason)
-        trial.report(best.value, self.laboratory.rung_steps)
-        self._settle(trial, rung=best.value, rate=best.rate)
+        scores = [self._rung(trial, variant, task) for task in self.laboratory.tasks]
+        rung = self.laboratory.joint([score.rung for score in scores if score.rung is not None])
+        trial.report(rung, self.laboratory.all_rung_steps)
+        self._settle(trial, rung=rung)
+        self._keep(trial, scores)
         bar = None if trial.user_attrs.get("anchor") else self._bar(rows)
-        if bar is not None and best.value > bar:
-            reason = (
-                f"held-out {best.value:.4f} at the rung; the better {self.search.keep:.0%} reach {bar:.4f}"
-            )
+        if bar is not None and rung > bar:
+            reason = f"held-out {rung:.4f} at the rung; the better {self.search.keep:.0%} reach {bar:.4f}"
             self._settle(trial, outcome="pruned", reason=reason)
             raise optuna.TrialPruned(reason)
-        return self._finish(trial, variant, rates)
+        scores = [self._finish(trial, variant, score) for score in scores]
+        value = self.laboratory.joint([score.value for score in scores if score.value is not None])
+        self._keep(trial, scores)
+        self._settle(trial, outcome="completed", value=value, metrics=_shared_metrics(scores))
+        return value
 
     def _design(self, trial: optuna.Trial) -> Variant:
         name = trial.user_attrs.get("anchor")
@@ -106,40 +108,69 @@ class Objective:
         if twin.outcome == "failed":
             trial.set_constraint("trained", 1.0)
         if twin.rung is not None:
-            trial.report(twin.rung, self.laboratory.rung_steps)
+            trial.report(twin.rung, self.laboratory.all_rung_steps)
         raise optuna.TrialPruned(twin.reason)
 
-    def _rung(self, trial: optuna.Trial, variant: Variant) -> list[RateResult]:
+    def _rung(self, trial: optuna.Trial, variant: Variant, task: str) -> TaskScore:
         rates: list[RateResult] = []
         for rate in self.laboratory.job.space.file.rates.of(variant):
-            title = f"trial {trial.number} at rate {rate:g}, rung"
-            value, _ = self._value(title, variant, rate, self.laboratory.rung_steps)
+            title = f"{self._title(trial, task)} at rate {rate:g}, rung"
+            value, _ = self._value(title, variant, rate, self.laboratory.rung_steps(task), task)
             rates.append(RateResult(rate, value))
-        self._settle(trial, rates=[asdict(r) for r in rates])
-        return rates
+        best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
+        if best is None:
+            tried = ", ".join(f"{r.rate:g}" for r in rates)
+            raise self._failed(trial, f"every learning rate diverged{self._on(task)} ({tried})")
+        return TaskScore(task, tuple(rates), best.rate, best.value)
 
-    def _finish(self, trial: optuna.Trial, variant: Variant, rates: Sequence[RateResult]) -> float:
+    def _finish(self, trial: optuna.Trial, variant: Variant, score: TaskScore) -> TaskScore:
         """The full run at the best rate; after divergence at the next best one."""
-        order = sorted((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0)
+        order = sorted((r for r in score.rates if r.value is not None), key=lambda r: r.value or 0.0)
         for tried in order:
-            title = f"trial {trial.number} at rate {tried.rate:g}, in full"
-            value, metrics = self._value(title, variant, tried.rate, self.laboratory.steps)
+            title = f"{self._title(trial, score.task)} at rate {tried.rate:g}, in full"
+            steps = self.laboratory.steps(score.task)
+            value, metrics = self._value(title, variant, tried.rate, steps, score.task, self.search.metrics)
             if value is not None:
-                self._settle(trial, outcome="completed", value=value, rate=tried.rate, metrics=metrics)
-                return value
-        reason = "every learning rate diverged in the full run"
-        raise self._failed(trial, reason)
+                return replace(score, rate=tried.rate, value=value, metrics=metrics)
+        raise self._failed(trial, f"every learning rate diverged in the full run{self._on(score.task)}")
 
     def _value(
-        self, title: str, variant: Variant, rate: float, steps: int
+        self, title: str, variant: Variant, rate: float, steps: int, task: str, metrics: bool = False
     ) -> tuple[float | None, dict[str, float]]:
         self.watch.activity = title
-        result = self.laboratory.train(variant, rate, steps, self.search.seed, reporter=self.watch)
+        result = self.laboratory.train(
+            variant,
+            rate,
+            steps,
+            self.search.seed,
+            reporter=self.watch,
+            task=task,
+            labels=metrics or self.search.objective == "metric",
+        )
         evaluation = result.evaluations.get("validation")
         value = self.laboratory.score(evaluation) if evaluation else math.nan
         if evaluation is None or not math.isfinite(value):
             return None, {}
         return value, {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
+
+    def _keep(self, trial: optuna.Trial, scores: Sequence[TaskScore]) -> None:
+        """What was reached, over all tasks and, where there are several, on each."""
+        rate = median_low([score.rate for score in scores if score.rate is not None])
+        grid = zip(*(score.rates for score in scores), strict=True)
+        rates = [asdict(self._over_tasks(same)) for same in grid]
+        self._settle(trial, rate=rate, rates=rates)
+        if len(scores) > 1:
+            self._settle(trial, tasks=[asdict(score) for score in scores])
+
+    def _over_tasks(self, same: Sequence[RateResult]) -> RateResult:
+        values = [r.value for r in same if r.value is not None]
+        return RateResult(same[0].rate, self.laboratory.joint(values) if len(values) == len(same) else None)
+
+    def _title(self, trial: optuna.Trial, task: str) -> str:
+        return f"trial {trial.number}{self._on(task)}"
+
+    def _on(self, task: str) -> str:
+        return f" on {task}" if len(self.laboratory.tasks) > 1 else ""
 
     def _bar(self, rows: Sequence[Row]) -> float | None:
         """The rung value that the better `keep` of all designs so far reach; None while they are few."""
@@ -160,6 +191,12 @@ class Objective:
         for key, value in attributes.items():
             if value not in (None, "", []):
                 trial.set_user_attr(key, value)
+
+
+def _shared_metrics(scores: Sequence[TaskScore]) -> dict[str, float]:
+    """The metrics that all tasks have, their means."""
+    first, *rest = [score.metrics for score in scores]
+    return {k: fmean([v, *(m[k] for m in rest)]) for k, v in first.items() if all(k in m for m in rest)}
 
 
 def _settles(row: Row, number: int) -> bool:

@@ -22,9 +22,34 @@ class RateResult:
 
 
 @dataclass(frozen=True)
+class TaskScore:
+    """What a trial reached on one of several tasks: its rates, its objective at the rung and in full, its metrics."""
+
+    task: str
+    rates: tuple[RateResult, ...] = ()
+    rate: float | None = None
+    rung: float | None = None
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rate_at_edge(self) -> bool:
+        """Whether the chosen rate is the smallest or largest that was tried: a wider grid may do better."""
+        tried = [r.rate for r in self.rates]
+        return len(tried) > 1 and self.rate in (min(tried), max(tried))
+
+    @classmethod
+    def from_plain(cls, data: dict[str, Any]) -> TaskScore:
+        """What `dataclasses.asdict` gave."""
+        return cls(**{**data, "rates": _rates(data.get("rates", ()))})
+
+
+@dataclass(frozen=True)
 class Row:
     """One trial. `value` and `rung` are the held-out objective (smaller is better) of the full run and at the rung.
 
+    tasks: one entry a task where several are searched jointly. `value`, `rung` and `rates` are then over all of them
+    (see `joint`), `rate` is the middle one of the tasks' own, `metrics` are means of what all tasks have.
     anchor: the anchor's name, or "". size: the knob an anchor was resized by; published: its count before.
     same_as: the trial a memoised one repeats. metrics: every held-out metric of the full run.
     """
@@ -49,6 +74,7 @@ class Row:
     fingerprint: str = ""
     variant: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
+    tasks: tuple[TaskScore, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Plain data without what is empty."""
@@ -56,9 +82,20 @@ class Row:
 
     @property
     def rate_at_edge(self) -> bool:
-        """Whether the chosen rate is the smallest or largest that was tried: a wider grid may do better."""
-        tried = [r.rate for r in self.rates]
-        return len(tried) > 1 and self.rate in (min(tried), max(tried))
+        """Whether the chosen rate, on any task, is the smallest or largest tried: a wider grid may do better."""
+        if self.tasks:
+            return any(score.rate_at_edge for score in self.tasks)
+        return TaskScore("", self.rates, self.rate).rate_at_edge
+
+    def rate_of(self, task: str) -> float | None:
+        """The rate that was best at the rung on a task."""
+        return next((score.rate for score in self.tasks if score.task == task), self.rate)
+
+    @property
+    def rate_text(self) -> str:
+        """`0.003`, or one rate a task: `0.003, 0.009`."""
+        own = [score.rate for score in self.tasks] or [self.rate]
+        return ", ".join(f"{rate:g}" for rate in own if rate is not None)
 
 
 def row_of(trial: FrozenTrial) -> Row:
@@ -78,7 +115,7 @@ def row_of(trial: FrozenTrial) -> Row:
         published=a.get("published"),
         size=a.get("size", ""),
         rate=a.get("rate"),
-        rates=tuple(RateResult(r["rate"], r["value"]) for r in a.get("rates", ())),
+        rates=_rates(a.get("rates", ())),
         rung=a.get("rung"),
         value=a.get("value"),
         metrics=a.get("metrics", {}),
@@ -87,7 +124,12 @@ def row_of(trial: FrozenTrial) -> Row:
         fingerprint=a.get("fingerprint", ""),
         variant=a.get("variant", {}),
         choices=dict(trial.params),
+        tasks=tuple(TaskScore.from_plain(score) for score in a.get("tasks", ())),
     )
+
+
+def _rates(plain: Iterable[dict[str, Any]]) -> tuple[RateResult, ...]:
+    return tuple(RateResult(r["rate"], r["value"]) for r in plain)
 
 
 def rows_of(trials: Iterable[FrozenTrial]) -> list[Row]:

@@ -63,6 +63,10 @@ class Search(Spec):
     finalists: Annotated[int, Field(ge=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 3
     objective: Literal["loss", "metric"] = "loss"
+    metrics: bool = Field(
+        True,
+        description="Whether full runs score every label besides the loss; many long labels make that slow.",
+    )
     guide: bool = True
 
 
@@ -84,13 +88,14 @@ class PositionSpec(Spec):
 class SpaceFile(Spec):
     """A search space. `modules` is written in the grammar of `ctxpeft.search.space.parse`.
 
-    model, task: what to search on, unless the command line says; training, data: settings of `ctxpeft train` and of the
-    task; anchors: variants that are tried first, each at its nearest size to the budget, never pruned.
+    model, task: what to search on, unless the command line says; a list of tasks is searched jointly; training, data:
+    settings of `ctxpeft train` and of the tasks; anchors: variants that are tried first, each at its nearest size to
+    the budget, never pruned.
     """
 
     title: str = ""
     model: str | None = None
-    task: str | None = None
+    task: str | list[str] | None = None
     modules: Annotated[list[PositionSpec], Field(min_length=1, max_length=4)]
     anchors: list[str] = Field(default_factory=list)
     budget: Budget | None = None
@@ -98,6 +103,11 @@ class SpaceFile(Spec):
     search: Search = Search()
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks as a list."""
+        return [self.task] if isinstance(self.task, str) else list(self.task or [])
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ class Job:
     on_evaluate: OnEvaluate | None
     reporter: Reporter
 
-    def complete(self, splits: Sequence[str], generate: int | None, config_hash: str) -> RunResult:
+    def complete(
+        self, splits: Sequence[str], generate: int | None, labels: bool, config_hash: str
+    ) -> RunResult:
         """The whole run."""
         model = self.bench.base.model
         with _borrowed(model), _quiet():
@@ -76,7 +78,7 @@ class Job:
                 if trained.stopped not in ("callback", "diverged"):
                     for name in splits:
                         examples = self.bench.task.split(name)
-                        evaluations[name] = evaluate(model, self.bench.encoder, examples, generate)
+                        evaluations[name] = evaluate(model, self.bench.encoder, examples, generate, labels)
                 if self.folder is not None:
                     self._save(handle, self.folder.path / "adapter")
             finally:

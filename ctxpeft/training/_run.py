@@ -42,6 +42,7 @@ def run(
     out: Path | None = None,
     splits: Sequence[str] = SPLITS,
     generate: int | None = None,
+    labels: bool = True,
     on_evaluate: OnEvaluate | None = None,
     reporter: Reporter | None = None,
     fresh: bool = False,
@@ -55,6 +56,7 @@ def run(
         out: the run's folder. A finished run is read from it, an interrupted one continues; None writes nothing.
         splits: what to evaluate at the end; splits the task lacks are left out.
         generate: examples checked by greedy generation; the task's `generate_limit` when None.
+        labels: whether classification scores every label, or the loss of the true answers alone (see `evaluate`).
         on_evaluate: called with (step, tokens, held-out loss); a true answer stops the run.
         reporter: progress; silent when None.
         fresh: discard what `out` holds.
@@ -72,11 +74,12 @@ def run(
     if config.patience and not bench.held_out:
         raise DataError(f"{bench.task.spec.name} has no validation data, which patience needs")
     wanted = [name for name in splits if bench.task.split(name)]
-    decided = resolve(bench, method, config) | {"evaluate": {"splits": wanted, "generate": generate}}
+    how = {"splits": wanted, "generate": generate} | ({} if labels else {"labels": False})
+    decided = resolve(bench, method, config) | {"evaluate": how}
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(bench, method, config, None, Path(scratch), on_evaluate, reporter)
-            return job.complete(wanted, generate, config_hash(decided))
+            return job.complete(wanted, generate, labels, config_hash(decided))
     folder = RunFolder(out, decided)
     with folder.locked():
         if fresh:
@@ -87,7 +90,7 @@ def run(
             return done
         folder.open()
         job = Job(bench, method, config, folder, folder.checkpoints, on_evaluate, reporter)
-        result = job.complete(wanted, generate, folder.hash)
+        result = job.complete(wanted, generate, labels, folder.hash)
         result.write(folder.path)
         folder.drop_checkpoints()
     return result
