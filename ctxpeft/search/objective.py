@@ -173,11 +173,11 @@ class Objective:
         return f" on {task}" if len(self.laboratory.tasks) > 1 else ""
 
     def _bar(self, rows: Sequence[Row]) -> float | None:
-        """The rung value that the better `keep` of all designs so far reach; None while they are few."""
+        """The rung value the better `keep` of all designs so far reach; None while they are few, or all are kept."""
         rungs = sorted(
             row.rung for row in rows if row.rung is not None and row.outcome in ("completed", "pruned")
         )
-        if len(rungs) < max(1, self.search.warmup):
+        if len(rungs) < max(1, self.search.warmup) or self.search.keep == 1:
             return None
         return rungs[max(0, math.ceil(self.search.keep * len(rungs)) - 1)]
 
