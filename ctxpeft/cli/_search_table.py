@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ctxpeft.cli._tables import print_table
 
 if TYPE_CHECKING:
+    from ctxpeft.search.efficiency import Course, Efficiency
     from ctxpeft.search.finals import Finals
     from ctxpeft.search.outcome import Row
     from ctxpeft.search.run import Found
@@ -71,3 +72,35 @@ def _cells(row: Row, objective: str) -> Sequence[str]:
         *(f"{natural(score.value or 0.0, objective):.4f}" for score in row.tasks),
         f"{row.seconds:.0f}",
     )
+
+
+def print_efficiency(found: Efficiency) -> None:
+    """Studies side by side: the designs each had to train to reach each target."""
+    from ctxpeft.search.score import natural
+
+    names = [f"{name} ({natural(value, found.objective):.4f})" for name, value in found.targets.items()]
+    print_table(
+        ("study", "space", "sampler", "guide", "seed", "designs", "at no cost", "best", *names),
+        [
+            (
+                c.name,
+                c.space,
+                c.sampler,
+                "on" if c.guide else "off",
+                str(c.seed),
+                str(c.designs),
+                str(sum(c.outcomes.get(what, 0) for what in ("infeasible", "memoised"))),
+                f"{natural(c.best[-1], found.objective):.4f}"
+                if c.best and c.best[-1] is not None
+                else "none",
+                *(_needed(c, value) for value in found.targets.values()),
+            )
+            for c in found.courses
+        ],
+        f"Designs trained until the held-out {found.objective} reached a target",
+    )
+
+
+def _needed(course: Course, target: float) -> str:
+    needed = course.needed(target)
+    return str(needed) if needed is not None else f"not in {course.designs}"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.counting import Counter, target_of
 from ctxpeft.search.joint import joint
+from ctxpeft.search.spacefile import Search
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ctxpeft.tasks import Evaluation
     from ctxpeft.training import Bench, RunResult, TrainingConfig
     from ctxpeft.training.progress import Reporter
+
+
+LATER = ("sampler",)
 
 
 class Laboratory:
@@ -143,15 +147,21 @@ class Laboratory:
             "space": file.model_dump(
                 mode="json", exclude={"title", "model", "task", "search", "training", "data"}
             ),
-            "search": file.search.model_dump(
-                mode="json", exclude={"trials", "finalists", "seeds", "metrics"}
-            ),
+            "search": _decisive(file.search),
             "training": self.config.resolved(None, len(first.train)).model_dump(
                 mode="json", exclude={"learning_rate", "seed"}
             ),
             "model": self.base.digest(),
             "task": digests if len(digests) > 1 else digests[self.tasks[0]],
         }
+
+
+def _decisive(search: Search) -> dict[str, Any]:
+    """What of the settings decides results. Those that came later are named only where they are used, so that a study
+    made before them goes on."""
+    data = search.model_dump(mode="json", exclude={"trials", "finalists", "seeds", "metrics"})
+    defaults = Search().model_dump(mode="json")
+    return {key: value for key, value in data.items() if key not in LATER or value != defaults[key]}
 
 
 def loss_of(evaluation: Evaluation) -> float:

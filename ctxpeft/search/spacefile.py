@@ -59,7 +59,9 @@ class Search(Spec):
     warmup: Annotated[int, Field(ge=0)] = Field(
         4, description="Designs, anchors included, that pass the rung before any is pruned."
     )
-    startup: Annotated[int, Field(ge=1)] = Field(10, description="Designs drawn at random before TPE begins.")
+    startup: Annotated[int, Field(ge=1)] = Field(
+        10, description="Designs drawn at random before the sampler learns; the population of nsga2."
+    )
     finalists: Annotated[int, Field(ge=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 3
     objective: Literal["loss", "metric"] = "loss"
@@ -68,6 +70,10 @@ class Search(Spec):
         description="Whether full runs score every label besides the loss; many long labels make that slow.",
     )
     guide: bool = True
+    sampler: Literal["tpe", "nsga2", "random", "gp"] = Field(
+        "tpe",
+        description="Who proposes designs: TPE over groups of dimensions, NSGA-II, chance, or a Gaussian process.",
+    )
 
 
 class PositionSpec(Spec):

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.archive import archive_of, read_archive
 from ctxpeft.search.job import Job, with_settings
-from ctxpeft.search.loop import sampler
 from ctxpeft.search.outcome import Row
 from ctxpeft.search.run import Found, search
+from ctxpeft.search.samplers import sampler
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import walk
 from ctxpeft.search.storage import load_study, open_study
@@ -54,7 +54,7 @@ def test_the_next_suggestion_is_the_same(found: Found, tiny_job: Job, tmp_path: 
         if name == "kept":
             shutil.copy(found.out / "study.db", out / "study.db")
         study = open_study(url, "tiny", archive.described, tiny_job.space.file.anchors, archive)
-        study.sampler = sampler(study, settings, 0)
+        study.sampler = sampler(study, tiny_job.space, settings, 0, solve=False)
         answers = []
         for _ in range(3):
             trial = study.ask()
