@@ -18,6 +18,7 @@ MOST = 10
 
 def print_found(found: Found) -> None:
     """The best trials, the answer, and where the files are."""
+    from ctxpeft.search.fidelity import fidelity, in_words
     from ctxpeft.search.outcome import counts, ranking, tried
     from ctxpeft.search.report.words import answer
 
@@ -33,15 +34,39 @@ def print_found(found: Found) -> None:
         [_cells(row, objective) for row in shown],
         title,
     )
+    if len(found.about.get("objectives", ())) > 1:
+        _print_front(found)
     told = ", ".join(f"{n} {what}" for what, n in sorted(counts(found.rows).items()))
     print(f"\n{told}\n" if told else "")
     for sentence in answer(found.rows, found.finals, found.about):
         print(sentence)
     if found.finals is not None and found.finals.by_task:
         _print_by_task(found.finals)
+    fidelity_said = in_words(fidelity(found.rows, float(found.about["keep"])))
+    print(f"{fidelity_said}\n" if fidelity_said else "", end="")
     print(f"\nreport  {found.out / 'report.html'}")
     if found.best is not None:
         print(f"best    {found.out / 'best.yaml'}")
+
+
+def _print_front(found: Found) -> None:
+    """What no other trial beats in every objective."""
+    from ctxpeft.search.measures import shown
+    from ctxpeft.search.outcome import front
+
+    names = [*found.about["objectives"], *found.about["constraints"]]
+    print_table(
+        ("trial", "design", *names),
+        [
+            (
+                str(row.number),
+                f"{row.anchor} (anchor)" if row.anchor else " + ".join(row.templates),
+                *(shown(name, row.objectives[name]) for name in names),
+            )
+            for row in front(found.rows)
+        ],
+        f"The Pareto front in {', '.join(found.about['objectives'])}",
+    )
 
 
 def _print_by_task(finals: Finals) -> None:

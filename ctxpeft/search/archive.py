@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.trial import FrozenTrial, TrialState
 
 from ctxpeft.errors import CtxpeftError, SpecError
+from ctxpeft.search.fidelity import fidelity
 from ctxpeft.search.finals import Finals
 from ctxpeft.search.outcome import Row, rows_of
 
@@ -51,6 +52,7 @@ class Archive:
             "described": self.described,
             "references": self.references,
             "finals": self.finals.plain() if self.finals else None,
+            "fidelity": asdict(fidelity(self.rows, float(self.about.get("keep", 0.5)))),
         }
         parts = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
         listed = ",\n".join(

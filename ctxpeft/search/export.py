@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ctxpeft.files import write_text
 from ctxpeft.search.archive import Archive
 from ctxpeft.search.finals import Finals
-from ctxpeft.search.outcome import Row, ranking
+from ctxpeft.search.outcome import Row, front, ranking
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import TrainingHints, Variant
 
@@ -48,10 +49,10 @@ def best_variant(row: Row, about: dict[str, Any]) -> Variant:
 def trials_csv(rows: Sequence[Row]) -> str:
     """One line a trial; `value` and `rung` are the objective, smaller is better.
 
-    Where several tasks are searched jointly, each adds columns of its own: `trec.rate`, `trec.rung`, `trec.value` and
-    its metrics, such as `trec.accuracy`.
+    Everything that was measured has a column. Where several tasks are searched jointly, each adds columns of its own:
+    `trec.rate`, `trec.rung`, `trec.value` and its metrics, such as `trec.accuracy`.
     """
-    tables = [_on_tasks(row) for row in rows]
+    tables = [_more(row) for row in rows]
     more = list(dict.fromkeys(name for table in tables for name in table))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -63,8 +64,18 @@ def trials_csv(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def _on_tasks(row: Row) -> dict[str, float | None]:
-    return {
+def _write_front(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
+    """With several objectives, every design of the Pareto front as a variant."""
+    if len(about.get("objectives", ())) < 2:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for row in front(rows):
+        if not row.anchor:
+            best_variant(row, about).to_yaml(folder / f"trial-{row.number}.yaml")
+
+
+def _more(row: Row) -> dict[str, float | None]:
+    return {name: value for name, value in row.objectives.items() if name != "parameters"} | {
         f"{score.task}.{name}": value
         for score in row.tasks
         for name, value in {
@@ -82,6 +93,7 @@ def write_exports(out: Path, archive: Archive) -> None:
     best = best_row(rows, finals)
     if best is not None:
         best_variant(best, archive.about).to_yaml(out / "best.yaml")
+    _write_front(out / "front", rows, archive.about)
     write_text(out / "trials.csv", trials_csv(rows))
     write_text(out / "study.json", archive.text())
     if finals is not None:

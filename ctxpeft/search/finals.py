@@ -12,7 +12,7 @@ import numpy as np
 from ctxpeft.analysis.statistics import Interval, as_matrix, paired_difference, pooled_difference
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.objective import variant_of
-from ctxpeft.search.outcome import Row, ranking
+from ctxpeft.search.outcome import Row, front, ranking
 from ctxpeft.tasks import Evaluation
 from ctxpeft.training import RunResult
 
@@ -122,8 +122,11 @@ def _versus_from(item: dict[str, Any]) -> Versus:
 
 
 def finalists(rows: Sequence[Row], count: int) -> list[Row]:
-    """The best designs beyond the anchors, then every anchor that finished."""
-    designs = ranking(rows, anchors=False)[:count]
+    """The best designs beyond the anchors, then every anchor that finished; with several objectives, from the front."""
+    designs = ranking(rows, anchors=False)
+    if designs and len(designs[0].costs) > 1:
+        designs = front(designs)
+    designs = designs[:count]
     anchors = [row for row in rows if row.anchor and row.outcome == "completed"]
     return [*designs, *anchors] if designs else []
 

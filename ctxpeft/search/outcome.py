@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from ctxpeft.search.pareto import ranks
+
 Outcome = Literal["completed", "pruned", "failed", "memoised", "infeasible", "interrupted", "running"]
 TRAINED: tuple[Outcome, ...] = ("completed", "pruned", "failed")
 
@@ -50,6 +52,9 @@ class Row:
 
     tasks: one entry a task where several are searched jointly. `value`, `rung` and `rates` are then over all of them
     (see `joint`), `rate` is the middle one of the tasks' own, `metrics` are means of what all tasks have.
+    levels: the objective at every rung that was reached. objectives: what was measured, by name, with its own sign;
+    violations: by how much it breaks which constraint; costs: the objectives in their order, smaller is better.
+    audited: whether it was to stop at a rung and went on to the end all the same.
     anchor: the anchor's name, or "". size: the knob an anchor was resized by; published: its count before.
     same_as: the trial a memoised one repeats. metrics: every held-out metric of the full run.
     """
@@ -75,10 +80,15 @@ class Row:
     variant: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
     tasks: tuple[TaskScore, ...] = ()
+    levels: tuple[float, ...] = ()
+    objectives: dict[str, float] = field(default_factory=dict)
+    violations: dict[str, float] = field(default_factory=dict)
+    costs: tuple[float, ...] = ()
+    audited: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Plain data without what is empty."""
-        return {k: v for k, v in asdict(self).items() if v not in (None, "", {}, (), [])}
+        return {k: v for k, v in asdict(self).items() if v is not False and v not in (None, "", {}, (), [])}
 
     @property
     def rate_at_edge(self) -> bool:
@@ -125,6 +135,11 @@ def row_of(trial: FrozenTrial) -> Row:
         variant=a.get("variant", {}),
         choices=dict(trial.params),
         tasks=tuple(TaskScore.from_plain(score) for score in a.get("tasks", ())),
+        levels=tuple(a.get("levels", () if a.get("rung") is None else (a["rung"],))),
+        objectives=a.get("objectives", {}),
+        violations=a.get("violations", {}),
+        costs=tuple(a.get("costs", () if a.get("value") is None else (a["value"],))),
+        audited=a.get("audited", False),
     )
 
 
@@ -143,9 +158,18 @@ def tried(rows: Sequence[Row]) -> list[Row]:
 
 
 def ranking(rows: Sequence[Row], anchors: bool = True) -> list[Row]:
-    """Completed rows, best first."""
-    done = [row for row in rows if row.outcome == "completed" and row.value is not None]
+    """Completed rows that break no constraint, best first."""
+    done = [
+        row for row in rows if row.outcome == "completed" and row.value is not None and not row.violations
+    ]
     return sorted((row for row in done if anchors or not row.anchor), key=lambda row: (row.value, row.number))
+
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """The completed rows that no other one beats in every objective, best first; with one objective, the best."""
+    done = ranking(rows)
+    found = ranks([row.costs for row in done])
+    return [row for row, rank in zip(done, found, strict=True) if rank == 0]
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -91,7 +91,8 @@ def search(
         if fresh:
             discard(job.out, job.url, job.study)
         laboratory = job.open()
-        study = open_study(job.url, job.study, laboratory.describe(), job.space.file.anchors, begin)
+        anchors, count = job.space.file.anchors, len(job.search.objectives)
+        study = open_study(job.url, job.study, laboratory.describe(), anchors, begin, count)
         study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))
         about = about_search(job, laboratory, command)
         study.set_user_attr("about", about)
@@ -99,7 +100,7 @@ def search(
         watch = Watch()
         total = job.search.trials + len(job.space.file.anchors)
         then = ", then fresh seeds" if job.search.finalists else ""
-        with Progress(total, job.search.objective, watch, then) as progress:
+        with Progress(total, job.search.objectives[0], watch, then) as progress:
             progress.resumed(rows_of(study.get_trials(deepcopy=False)))
             if workers > 1:
                 designs_in_processes(job, study, owner, workers, progress.show)
@@ -155,6 +156,8 @@ def _about_tasks(job: Job, laboratory: Laboratory) -> list[dict[str, Any]]:
                 "test_examples": len(bench.task.test),
                 "steps": laboratory.steps(name),
                 "rung_steps": laboratory.rung_steps(name),
+                "tokens": laboratory.tokens(name, laboratory.steps(name)),
+                "rung_tokens": laboratory.tokens(name, laboratory.rung_steps(name)),
                 "reference": laboratory.references[name] if laboratory.references else None,
             }
         )
@@ -179,7 +182,12 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
         "batch_size": laboratory.config.batch_size * laboratory.config.gradient_accumulation,
         "rung_steps": tasks[0]["rung_steps"],
         "keep": job.search.keep,
-        "objective": job.search.objective,
+        "objective": job.search.objectives[0],
+        "objectives": list(job.search.objectives),
+        "constraints": dict(job.search.constraints),
+        "rungs": list(job.search.rungs),
+        "sampler": job.search.sampler,
+        "guide": job.search.guide,
         "seed": job.search.seed,
         "trials": job.search.trials,
         "budget": target.parameters if target else None,

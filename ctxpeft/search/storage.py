@@ -25,6 +25,7 @@ from ctxpeft.search.patience import PatientStorage
 
 HEARTBEAT_S = 30
 OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
+FOLDERS = ("runs", "measures", "front")
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -83,15 +84,23 @@ def load_study(url: str, name: str | None) -> optuna.Study:
 
 
 def open_study(
-    url: str, name: str, described: Mapping[str, Any], anchors: list[str], archive: Archive | None = None
+    url: str,
+    name: str,
+    described: Mapping[str, Any],
+    anchors: list[str],
+    archive: Archive | None = None,
+    objectives: int = 1,
 ) -> optuna.Study:
     """The study to go on with, or a new one whose first trials are the anchors, or those of an archive.
+
+    Of several objectives each is minimised.
 
     Raises SpecError where the study was made for another space, model or task, naming the first difference; or where
     it holds trials that are not the archive's.
     """
     storage = open_storage(url)
-    study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
+    directions = ["minimize"] * objectives
+    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     if archive is not None:
         put_back(study, archive)
     written = study.user_attrs.get("described")
@@ -186,7 +195,8 @@ def discard(out: Path, url: str, name: str) -> None:
     for file in OURS:
         if file not in ("search.json", "study.db") or (file == "study.db" and owns_database):
             (out / file).unlink(missing_ok=True)
-    shutil.rmtree(out / "runs", ignore_errors=True)
+    for folder in FOLDERS:
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def _short(value: Any) -> str:

@@ -10,6 +10,7 @@ from ctxpeft.training._bench import Bench, encoder_for, prepare
 from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
 from ctxpeft.training._folder import RunFolder, config_hash, environment
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
+from ctxpeft.training._order import OrderedExamples
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training._run import SPLITS, resolve, run
 from ctxpeft.training._together import Member, Together
@@ -26,6 +27,7 @@ __all__ = [
     "HeldOut",
     "Member",
     "Method",
+    "OrderedExamples",
     "Reporter",
     "RunFolder",
     "RunResult",

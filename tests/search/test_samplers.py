@@ -16,7 +16,7 @@ from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import Row, tried
 from ctxpeft.search.run import Found, search
 from ctxpeft.search.samplers import sampler
-from ctxpeft.search.samplers.process import encoded, rank_score, ranks
+from ctxpeft.search.samplers.process import encoded, places, rank_score
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import walk
 from ctxpeft.search.spacefile import Search, Space, load_space
@@ -106,12 +106,12 @@ def test_children_have_the_answers_of_two_parents() -> None:
 
 def test_pruned_designs_rank_behind_completed_ones() -> None:
     rows = [
-        Row(0, "completed", rung=3.0, value=2.0),
+        Row(0, "completed", rung=3.0, value=2.0, costs=(2.0,)),
         Row(1, "pruned", rung=2.5),
-        Row(2, "completed", rung=4.0, value=1.0),
+        Row(2, "completed", rung=4.0, value=1.0, costs=(1.0,)),
         Row(3, "pruned", rung=2.2),
     ]
-    assert ranks(rows) == [1, 3, 0, 2]
+    assert places(rows) == [1, 3, 0, 2]
     assert rank_score(0, 4) < rank_score(1, 4) < 0 < rank_score(3, 4)
 
 

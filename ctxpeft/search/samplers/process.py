@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from ctxpeft.search.outcome import Row, rows_of
+from ctxpeft.search.pareto import ranks
 from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.nodes import Label, Position, Range
 from ctxpeft.search.space.walk import InfeasibleError, walk
@@ -80,7 +81,7 @@ class Process(BaseSampler):  # type: ignore[misc]
         fresh = [d for d in drawn if d not in known]
         if not fresh:
             return {}
-        scores = [rank_score(i, len(trained)) for i in ranks(trained)]
+        scores = [rank_score(i, len(trained)) for i in places(trained)]
         features = encoded([*known, *fresh])
         gain = expected_improvement(features[: len(known)], np.array(scores), features[len(known) :])
         return fresh[int(gain.argmax())]
@@ -103,9 +104,14 @@ class _Scaled(RandomChooser):
         return value
 
 
-def ranks(rows: Sequence[Row]) -> list[int]:
-    """Each row's place, best first: completed rows by value, then pruned ones by rung."""
-    key = [(row.value is None, row.value if row.value is not None else row.rung, row.number) for row in rows]
+def places(rows: Sequence[Row]) -> list[int]:
+    """Each row's place, best first: completed rows by Pareto front and value, then pruned ones by rung."""
+    done = [row for row in rows if row.value is not None]
+    fronts = dict(zip((row.number for row in done), ranks([row.costs for row in done]), strict=True))
+    key = [
+        (fronts.get(row.number, len(rows)), row.value if row.value is not None else row.rung, row.number)
+        for row in rows
+    ]
     order = sorted(range(len(rows)), key=lambda i: key[i])
     return [order.index(i) for i in range(len(rows))]
 
