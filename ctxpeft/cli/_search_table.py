@@ -83,6 +83,14 @@ def _print_by_task(finals: Finals) -> None:
     )
 
 
+def _parameters(row: Row) -> str:
+    """The count; an anchor that stands at another size than it was published with says so."""
+    if not row.parameters:
+        return ""
+    published = f" ({row.size}; published {row.published:,})" if row.size and row.published else ""
+    return f"{row.parameters:,}{published}"
+
+
 def _cells(row: Row, objective: str) -> Sequence[str]:
     from ctxpeft.search.score import natural
 
@@ -90,7 +98,7 @@ def _cells(row: Row, objective: str) -> Sequence[str]:
     return (
         str(row.number),
         f"{row.anchor} (anchor)" if row.anchor else " + ".join(row.templates),
-        f"{row.parameters:,}" if row.parameters else "",
+        _parameters(row),
         f"{row.rate_text}{'*' if row.rate_at_edge else ''}",
         f"{natural(row.rung, objective):.4f}" if row.rung is not None else "",
         f"{natural(row.value, objective):.4f}",
