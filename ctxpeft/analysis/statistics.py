@@ -68,32 +68,18 @@ def bootstrap_mean(
     seeds, count = matrix.shape
     if not seeds or not count:
         raise ValueError("no values to resample")
-    weight = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    if weight.shape != (count,):
-        raise ValueError(f"expected {count} weights, got {weight.shape}")
-    matrix, weight = matrix[:, weight > 0], weight[weight > 0]
+    matrix, weight = _weighted(matrix, weights)
     count = len(weight)
-    if not count:
-        raise ValueError("every example has weight zero")
-    means = matrix @ weight / weight.sum()
-    overall = float(means.mean())
-    if seeds > 1:
-        across = matrix.mean(axis=0)
-        matrix = across + (matrix - across) * np.sqrt(seeds / (seeds - 1))
+    overall = float((matrix @ weight / weight.sum()).mean())
+    matrix = _widened(matrix)
     random = np.random.default_rng([seed, seeds, count])
     found: list[Array] = []
     size = max(1, min(resamples, _CHUNK // count))
     for start in range(0, resamples, size):
         rows = min(size, resamples - start)
         seed_share = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=rows) / seeds
-        picks = random.multinomial(count, np.full(count, 1 / count), size=rows) * weight
-        found.append(((seed_share @ matrix) * picks).sum(axis=1) / picks.sum(axis=1))
-    tail = (1 - level) / 2
-    drawn = np.concatenate(found)
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    sides = np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)
-    p = min(1.0, 2 * (min(sides) + 1) / (len(drawn) + 1))
-    return Interval(overall, float(low), float(high), level, p)
+        found.append(_resampled(random, seed_share, matrix, weight))
+    return _percentiles(overall, found, level)
 
 
 def paired_difference(
@@ -130,6 +116,85 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = least
     return adjusted
+
+
+def pooled_difference(
+    groups: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of the mean over tasks of `values - reference`, every task counting the same.
+
+    Seeds are resampled together for all tasks (a seed gives every task the same beginning), examples within each.
+
+    Args:
+        groups: for each task the values (S, N), the reference (S, N) and the weights (N,); S is the same for all.
+        resamples: R.
+        seed: of the resampling.
+        level: coverage.
+
+    Raises:
+        ValueError: no task, or tasks or methods of unequal shapes.
+    """
+    tasks = [_differences(*group) for group in groups]
+    if not tasks or len({len(matrix) for matrix, _ in tasks}) != 1:
+        raise ValueError("expected one task or more, each with the same number of seeds")
+    seeds = len(tasks[0][0])
+    random = np.random.default_rng([seed, seeds, *(len(weight) for _, weight in tasks)])
+    overall = float(np.mean([(matrix @ weight / weight.sum()).mean() for matrix, weight in tasks]))
+    wide = [(_widened(matrix), weight) for matrix, weight in tasks]
+    found: list[Array] = []
+    size = max(1, min(resamples, _CHUNK // max(len(weight) for _, weight in tasks)))
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        share = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=rows) / seeds
+        found.append(np.mean([_resampled(random, share, *task) for task in wide], axis=0))
+    return _percentiles(overall, found, level)
+
+
+def _differences(values: ArrayLike, reference: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
+    first, second = (np.atleast_2d(np.asarray(m, dtype=np.float64)) for m in (values, reference))
+    if first.shape != second.shape:
+        raise ValueError(
+            f"cannot pair {first.shape} with {second.shape}: expected the same seeds and examples"
+        )
+    return _weighted(first - second, weights)
+
+
+def _weighted(matrix: Array, weights: ArrayLike | None) -> tuple[Array, Array]:
+    """Values and weights without the examples of weight zero."""
+    count = matrix.shape[1]
+    weight = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weight.shape != (count,):
+        raise ValueError(f"expected {count} weights, got {weight.shape}")
+    if not (weight > 0).any():
+        raise ValueError("every example has weight zero")
+    return matrix[:, weight > 0], weight[weight > 0]
+
+
+def _widened(matrix: Array) -> Array:
+    """Deviations between seeds times sqrt(S / (S - 1)): the bootstrap's own are too small by that."""
+    seeds = len(matrix)
+    across = matrix.mean(axis=0)
+    return across + (matrix - across) * np.sqrt(seeds / (seeds - 1)) if seeds > 1 else matrix
+
+
+def _resampled(random: np.random.Generator, share: Array, matrix: Array, weight: Array) -> Array:
+    """Weighted means of R resamples: seeds by `share` (R, S), examples drawn here."""
+    count = len(weight)
+    picks = random.multinomial(count, np.full(count, 1 / count), size=len(share)) * weight
+    means: Array = ((share @ matrix) * picks).sum(axis=1) / picks.sum(axis=1)
+    return means
+
+
+def _percentiles(overall: float, found: Sequence[Array], level: float) -> Interval:
+    tail = (1 - level) / 2
+    drawn = np.concatenate(found)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    sides = np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)
+    p = min(1.0, 2 * (min(sides) + 1) / (len(drawn) + 1))
+    return Interval(overall, float(low), float(high), level, p)
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:

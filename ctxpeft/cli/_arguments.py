@@ -63,6 +63,15 @@ TaskOption = Annotated[
         metavar="T",
     ),
 ]
+TasksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        "-t",
+        help="A shipped task, a task YAML file, or hub:<id>; several are searched jointly.",
+        metavar="T",
+    ),
+]
 DataOption = Annotated[
     list[str] | None,
     typer.Option("--data", help="Training files (CSV, TSV, JSON, JSONL), joined.", metavar="FILE..."),

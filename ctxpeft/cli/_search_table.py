@@ -9,6 +9,8 @@ from ctxpeft.cli._output import stdout
 from ctxpeft.cli._tables import print_table
 
 if TYPE_CHECKING:
+    from ctxpeft.search.efficiency import Course, Efficiency
+    from ctxpeft.search.finals import Finals
     from ctxpeft.search.outcome import Row
     from ctxpeft.search.run import Found
 
@@ -17,6 +19,7 @@ MOST = 10
 
 def print_found(found: Found) -> None:
     """The best trials, the answer, and where the files are."""
+    from ctxpeft.search.fidelity import fidelity, in_words
     from ctxpeft.search.outcome import counts, ranking, tried
     from ctxpeft.search.report.words import answer
 
@@ -24,19 +27,70 @@ def print_found(found: Found) -> None:
     ranked = ranking(found.rows)
     shown = ranked[:MOST] + [row for row in ranked[MOST:] if row.anchor]
     title = f"{len(tried(found.rows))} designs trained; held-out {objective}, best first"
+    tasks = [score.task for score in ranked[0].tasks] if ranked else []
+    if tasks and objective == "loss":
+        title += f"; {objective} is the geometric mean over tasks, relative to the frozen model"
     print_table(
-        ("trial", "design", "parameters", "rate", "rung", objective, "seconds"),
+        ("trial", "design", "parameters", "rate", "rung", objective, *tasks, "seconds"),
         [_cells(row, objective) for row in shown],
         title,
     )
+    if len(found.about.get("objectives", ())) > 1:
+        _print_front(found)
     told = ", ".join(f"{n} {what}" for what, n in sorted(counts(found.rows).items()))
     print(f"\n{told}\n" if told else "")
     console = stdout()
     for sentence in answer(found.rows, found.finals, found.about):
         console.print(sentence, markup=False)
+    if found.finals is not None and found.finals.by_task:
+        _print_by_task(found.finals)
+    fidelity_said = in_words(fidelity(found.rows, float(found.about["keep"])))
+    print(f"{fidelity_said}\n" if fidelity_said else "", end="")
     print(f"\nreport  {found.out / 'report.html'}")
     if found.best is not None:
         print(f"best    {found.out / 'best.yaml'}")
+
+
+def _print_front(found: Found) -> None:
+    """What no other trial beats in every objective."""
+    from ctxpeft.search.measures import shown
+    from ctxpeft.search.outcome import front
+
+    names = [*found.about["objectives"], *found.about["constraints"]]
+    print_table(
+        ("trial", "design", *names),
+        [
+            (
+                str(row.number),
+                f"{row.anchor} (anchor)" if row.anchor else " + ".join(row.templates),
+                *(shown(name, row.objectives[name]) for name in names),
+            )
+            for row in front(found.rows)
+        ],
+        f"The Pareto front in {', '.join(found.about['objectives'])}",
+    )
+
+
+def _print_by_task(finals: Finals) -> None:
+    """The winner against each anchor, task by task."""
+    from ctxpeft.search.report.words import interval
+
+    print_table(
+        ("task", "anchor", "metric", "winner", "anchor's", "difference [95 %]", "verdict"),
+        [
+            (v.task, v.anchor, v.metric, f"{v.winner:.4f}", f"{v.other:.4f}", interval(v), v.verdict)
+            for v in finals.by_task
+        ],
+        f"On each task, {finals.split} data, mean of {len(finals.seeds)} fresh seeds",
+    )
+
+
+def _parameters(row: Row) -> str:
+    """The count; an anchor that stands at another size than it was published with says so."""
+    if not row.parameters:
+        return ""
+    published = f" ({row.size}; published {row.published:,})" if row.size and row.published else ""
+    return f"{row.parameters:,}{published}"
 
 
 def _cells(row: Row, objective: str) -> Sequence[str]:
@@ -46,9 +100,42 @@ def _cells(row: Row, objective: str) -> Sequence[str]:
     return (
         str(row.number),
         f"{row.anchor} (anchor)" if row.anchor else " + ".join(row.templates),
-        f"{row.parameters:,}" if row.parameters else "",
-        f"{row.rate:g}{'*' if row.rate_at_edge else ''}",
+        _parameters(row),
+        f"{row.rate_text}{'*' if row.rate_at_edge else ''}",
         f"{natural(row.rung, objective):.4f}" if row.rung is not None else "",
         f"{natural(row.value, objective):.4f}",
+        *(f"{natural(score.value or 0.0, objective):.4f}" for score in row.tasks),
         f"{row.seconds:.0f}",
     )
+
+
+def print_efficiency(found: Efficiency) -> None:
+    """Studies side by side: the designs each had to train to reach each target."""
+    from ctxpeft.search.score import natural
+
+    names = [f"{name} ({natural(value, found.objective):.4f})" for name, value in found.targets.items()]
+    print_table(
+        ("study", "space", "sampler", "guide", "seed", "designs", "at no cost", "best", *names),
+        [
+            (
+                c.name,
+                c.space,
+                c.sampler,
+                "on" if c.guide else "off",
+                str(c.seed),
+                str(c.designs),
+                str(sum(c.outcomes.get(what, 0) for what in ("infeasible", "memoised"))),
+                f"{natural(c.best[-1], found.objective):.4f}"
+                if c.best and c.best[-1] is not None
+                else "none",
+                *(_needed(c, value) for value in found.targets.values()),
+            )
+            for c in found.courses
+        ],
+        f"Designs trained until the held-out {found.objective} reached a target",
+    )
+
+
+def _needed(course: Course, target: float) -> str:
+    needed = course.needed(target)
+    return str(needed) if needed is not None else f"not in {course.designs}"

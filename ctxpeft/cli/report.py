@@ -1,9 +1,9 @@
-"""`ctxpeft report STUDY_DIR | --storage URL --study NAME`."""
+"""`ctxpeft report STUDY_DIR... | --storage URL --study NAME`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,18 @@ from ctxpeft.cli._output import emit
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.extras import require
 
+if TYPE_CHECKING:
+    from ctxpeft.search.archive import Archive
+
 
 def command(
-    folder: Annotated[
-        Path | None, typer.Argument(help="The folder of a search.", metavar="STUDY_DIR", show_default=False)
+    studies: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="The folder of a search, or its study.json; several are compared.",
+            metavar="STUDY_DIR...",
+            show_default=False,
+        ),
     ] = None,
     storage: Annotated[str | None, typer.Option("--storage", help="Database URL.", metavar="URL")] = None,
     study: Annotated[
@@ -24,27 +32,44 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write into; STUDY_DIR.", metavar="DIR")
     ] = None,
+    target: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--target", help="With several studies: the objective to reach; the anchors' own.", metavar="X"
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write report.html, best.yaml, trials.csv and study.json of a search, finished or still running.
+
+    With several studies of one model and task, print how many designs each had to train to reach what the anchors
+    reached, and each --target: what a sampler, the guide or a space is worth.
 
     Examples:
 
     \b
       ctxpeft report runs/search-quickstart
+      ctxpeft report docs/evidence/joint/study.json --out runs/joint
+      ctxpeft report runs/tpe runs/random runs/no-guide --target 0.30
       ctxpeft report --storage postgresql://user@host/db --study trec --out runs/trec
     """
-    from ctxpeft.search.run import stored, write_found
+    if studies and len(studies) > 1:
+        _compare(studies, storage, target, json)
+        return
+    from ctxpeft.search.run import Found, stored, write_found
 
     for package in ("matplotlib", "latex2mathml"):
         require(package, "plots", "the report of a search")
-    if (folder is None) == (storage is None):
+    path = studies[0] if studies else None
+    if (path is None) == (storage is None):
         raise CtxpeftError("expected the folder of a search, or --storage URL")
-    target = out or folder
-    if target is None:
+    if path is not None:
+        found = Found(_archive(path), out or (path if path.is_dir() else path.parent))
+    elif out is None:
         raise CtxpeftError("with --storage, say where to write: --out DIR")
-    found = stored(storage or _own(folder), study, target)
-    write_found(target, found.rows, found.finals, found.about)
+    else:
+        found = stored(str(storage), study, out)
+    write_found(found)
     if json:
         emit("report", found.plain())
         return
@@ -53,15 +78,40 @@ def command(
     print_found(found)
 
 
-def _own(folder: Path | None) -> str:
-    """The URL of a folder's own study."""
-    assert folder is not None
-    if not folder.exists():
-        raise CtxpeftError(f"no folder {folder}: expected the folder of a search, or --storage URL")
-    if not (folder / "study.db").is_file():
-        elsewhere = (folder / "search.json").is_file()
+def _compare(studies: list[Path], storage: str | None, targets: list[float] | None, json: bool) -> None:
+    from ctxpeft.search.efficiency import compare_studies
+
+    if storage is not None:
+        raise CtxpeftError("several studies are compared by their folders or study.json; leave --storage out")
+    names = [path.name if path.is_dir() else path.parent.name for path in studies]
+    unique = [
+        name if names.count(name) == 1 else str(path) for name, path in zip(names, studies, strict=True)
+    ]
+    archives = [(name, _archive(path)) for name, path in zip(unique, studies, strict=True)]
+    result = compare_studies(archives, targets)
+    if json:
+        emit("report", result.plain())
+        return
+    from ctxpeft.cli._search_table import print_efficiency
+
+    print_efficiency(result)
+
+
+def _archive(path: Path) -> Archive:
+    """A study from its folder's database, or from its file."""
+    from ctxpeft.search.archive import archive_of, read_archive
+    from ctxpeft.search.storage import load_study
+
+    if path.is_file():
+        return read_archive(path)
+    if not path.exists():
+        raise CtxpeftError(f"no folder {path}: expected the folder of a search, or --storage URL")
+    if not (path / "study.db").is_file():
+        if (path / "study.json").is_file():
+            return read_archive(path / "study.json")
+        elsewhere = (path / "search.json").is_file()
         why = "; its study is in another storage, give --storage URL --study NAME" if elsewhere else ""
         raise CtxpeftError(
-            f"{folder} holds no study.db{why or ': expected the folder of a search, or --storage URL'}"
+            f"{path} holds no study.db{why or ': expected the folder of a search, or --storage URL'}"
         )
-    return f"sqlite:///{(folder / 'study.db').as_posix()}"
+    return archive_of(load_study(f"sqlite:///{(path / 'study.db').as_posix()}", None))

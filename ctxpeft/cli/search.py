@@ -14,7 +14,7 @@ from ctxpeft.cli._arguments import (
     FreshOption,
     JsonOption,
     OverridesArgument,
-    TaskOption,
+    TasksOption,
     TestOption,
 )
 from ctxpeft.cli._output import emit
@@ -36,7 +36,7 @@ def command(
             metavar="M",
         ),
     ] = None,
-    task: TaskOption = None,
+    task: TasksOption = None,
     data: DataOption = None,
     test: TestOption = None,
     out: Annotated[
@@ -58,6 +58,12 @@ def command(
         str | None,
         typer.Option("--study", help="The study's name in the storage; the space's name.", metavar="NAME"),
     ] = None,
+    begin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Begin with the trials of a study.json, in an empty folder.", metavar="FILE"
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
     json: JsonOption = False,
@@ -65,7 +71,9 @@ def command(
     """Search a space of variants: rates tuned inside each trial, anchors first, resumed by default.
 
     The same command goes on where it was stopped. --trials counts designs trained beyond the anchors; designs that
-    are infeasible or were seen before cost nothing and are not counted.
+    are infeasible or were seen before cost nothing and are not counted. With several --task a design is trained on
+    each, and the objective is the mean over tasks of the loss relative to the frozen model. A study.json holds the
+    whole study: --from continues it elsewhere.
 
     Examples:
 
@@ -74,6 +82,8 @@ def command(
       ctxpeft search quickstart --dry-run
       ctxpeft search equation --model ./model --data train.csv --test test.csv --out runs/equation
       ctxpeft search mine.yaml --model M --task T --trials 60 --workers 2 steps=120 search.keep=0.4
+      ctxpeft search full-equation --model M --task trec.yaml --task sst2.yaml --out runs/both
+      ctxpeft search full-equation --model M --task trec.yaml --from study.json --trials 80 --out runs/more
       ctxpeft search equation --model M --task T --storage postgresql://user@host/db --study trec
     """
     from ctxpeft.search.spacefile import load_space
@@ -84,13 +94,14 @@ def command(
         return
     for package in ("matplotlib", "latex2mathml"):
         require(package, "plots", "the report of a search")
-    from ctxpeft.search.job import Job, model_of, task_of
+    from ctxpeft.search.archive import read_archive
+    from ctxpeft.search.job import Job, model_of, tasks_of
     from ctxpeft.search.run import search
 
     folder = out or Path("runs") / f"search-{found.name}"
-    spec = task_of(found, task, data or [], test or [])
-    job = Job(found, model_of(found, model), spec, folder, study or found.name, storage)
-    result = search(job, _command(sys.argv), workers, fresh)
+    specs = tasks_of(found, task or [], data or [], test or [])
+    job = Job(found, model_of(found, model), specs, folder, study or found.name, storage)
+    result = search(job, _command(sys.argv), workers, fresh, read_archive(begin) if begin else None)
     if json:
         emit("search", result.plain())
         return

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import gc
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ctxpeft.files import write_text
 from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.counting import Counter, target_of
+from ctxpeft.search.joint import joint
+from ctxpeft.search.spacefile import Search
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document
 
 if TYPE_CHECKING:
     from ctxpeft.search.job import Job
+    from ctxpeft.search.measures import Name
+    from ctxpeft.search.meter import Forgetting
     from ctxpeft.tasks import Evaluation
-    from ctxpeft.training import RunResult, TrainingConfig
+    from ctxpeft.training import Bench, RunResult, TrainingConfig
     from ctxpeft.training.progress import Reporter
 
 
+LATER = ("sampler", "constraints", "forgetting_tokens", "audit")  # settings that came after the first studies
+
+
 class Laboratory:
-    """Trains variants of one job. `bench` is what all runs share; `counter` counts parameters on the model."""
+    """Trains variants of one job.
+
+    benches: by task, what all its runs share. counter: counts parameters on the model. references: what the frozen
+    model loses on each task, where several are one objective; None where no reference is needed.
+    """
 
     def __init__(self, job: Job) -> None:
         import torch
@@ -33,13 +49,41 @@ class Laboratory:
             torch.set_num_threads(job.threads)
         self.job = job
         self.config = training_config(job.space.file.training)
-        self.bench = prepare(load_base(job.model), build_task(job.task))
-        self.counter = Counter(self.bench.base.model)
+        data = [build_task(spec) for spec in job.tasks]
+        self.base = load_base(job.model)
+        self.benches: dict[str, Bench] = {task.spec.name: prepare(self.base, task) for task in data}
+        self.counter = Counter(self.base.model)
         self.target = target_of(job.space.file.budget, self.counter)
-        self.steps = self.config.resolved(None, len(self.bench.train)).steps
-        self.rung_steps = max(1, round(self.steps * job.search.rung))
+        self.references: dict[str, float] | None = None
+        self._check()
         gc.collect()
         gc.freeze()  # the Trainer collects garbage after every run; what is loaded by now is none
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks' names."""
+        return tuple(self.benches)
+
+    def steps(self, task: str) -> int:
+        """Steps of a full run."""
+        return self.config.resolved(None, len(self.benches[task].train)).steps
+
+    def rung_steps(self, task: str, level: int = 0) -> int:
+        """Steps of a run to a rung."""
+        return max(1, round(self.steps(task) * self.job.search.rungs[level]))
+
+    def all_rung_steps(self, level: int = 0) -> int:
+        """Steps to a rung over all tasks: what its value is reported at."""
+        return sum(self.rung_steps(task, level) for task in self.tasks)
+
+    def tokens(self, task: str, steps: int) -> int:
+        """Training tokens in so many steps, padding left out; the same for every design, whose data order it is."""
+        from ctxpeft.training import OrderedExamples
+
+        bench, config = self.benches[task], self.config
+        per_step = config.batch_size * config.gradient_accumulation
+        order = OrderedExamples(bench.train, steps, per_step, self.job.search.seed, config.group_by_length)
+        return order.tokens_after(steps)
 
     def anchor(self, name: str) -> Anchor:
         """An anchor at its size for the budget."""
@@ -47,43 +91,148 @@ class Laboratory:
 
     def train(
         self,
-        variant: Variant,
-        rate: float,
+        variant: Variant | str,
+        rate: float | None,
         steps: int,
         seed: int,
         splits: tuple[str, ...] = ("validation",),
         reporter: Reporter | None = None,
+        task: str | None = None,
+        labels: bool = True,
     ) -> RunResult:
-        """One run, or its result if the very same run was finished before. Test data are read only if named."""
-        from ctxpeft.training import config_hash, resolve, run
+        """One run, or its result if the very same run was finished before. Test data are read only if named.
 
-        config = self.config.model_copy(
+        `task` is the first one if it is left out; `labels` is as in `ctxpeft.training.run`.
+        """
+        from ctxpeft.training import run
+
+        bench = self.benches[task or self.tasks[0]]
+        config = self._config(rate, steps, seed)
+        out = self.folder(variant, rate, steps, seed, splits, task, labels)
+        return run(
+            bench, variant, config, out=out, splits=splits, generate=0, labels=labels, reporter=reporter
+        )
+
+    def folder(
+        self,
+        variant: Variant | str,
+        rate: float | None,
+        steps: int,
+        seed: int,
+        splits: tuple[str, ...] = ("validation",),
+        task: str | None = None,
+        labels: bool = True,
+    ) -> Path:
+        """Where `train` keeps a run."""
+        from ctxpeft.training import config_hash, resolve
+
+        bench = self.benches[task or self.tasks[0]]
+        how = {"splits": list(splits)} | ({} if labels else {"labels": False})
+        decided = resolve(bench, variant, self._config(rate, steps, seed)) | {"evaluate": how}
+        return self.job.out / "runs" / config_hash(decided)[:16]
+
+    def _config(self, rate: float | None, steps: int, seed: int) -> TrainingConfig:
+        return self.config.model_copy(
             update={"learning_rate": rate, "steps": steps, "epochs": None, "seed": seed}
         )
-        decided = resolve(self.bench, variant, config) | {"evaluate": {"splits": list(splits)}}
-        out = self.job.out / "runs" / config_hash(decided)[:16]
-        return run(self.bench, variant, config, out=out, splits=splits, generate=0, reporter=reporter)
 
     def score(self, evaluation: Evaluation) -> float:
-        """The objective of an evaluation; smaller is better."""
-        if self.job.search.objective == "metric":
+        """What rates and rungs are compared by, on one task; smaller is better."""
+        if self.job.search.quality == "metric":
             return -evaluation.value if evaluation.greater_is_better else evaluation.value
         return loss_of(evaluation)
+
+    @property
+    def metric(self) -> str:
+        """The main metric of the tasks."""
+        return "accuracy" if self._classifies else "token_loss"
+
+    @property
+    def _classifies(self) -> bool:
+        return self.benches[self.tasks[0]].task.kind == "classification"
+
+    def cost(self, name: Name, value: float) -> float:
+        """A measured value with the sign that makes smaller better."""
+        return -value if name in ("metric", "ood") and self._classifies else value
+
+    def latency(self, variant: Variant) -> float:
+        """Decoding time against the frozen model's; measured once a design and kept."""
+        from ctxpeft.search.meter import decode_ratio
+
+        kept = self.job.out / "measures" / f"{variant.fingerprint()[:16]}.json"
+        if kept.is_file():
+            return float(json.loads(kept.read_text(encoding="utf-8"))["latency"])
+        ratio = decode_ratio(self.base, variant)
+        write_text(kept, json.dumps({"latency": ratio}) + "\n")
+        return ratio
+
+    @cached_property
+    def other_text(self) -> Forgetting:
+        """The text that must not be forgotten."""
+        from ctxpeft.search.meter import Forgetting
+
+        search = self.job.search
+        return Forgetting(self.base, str(search.forgetting), search.forgetting_tokens)
+
+    def joint(self, values: Sequence[float]) -> float:
+        """What is compared over the tasks, `values` in their order."""
+        references = None if self.references is None else [self.references[task] for task in self.tasks]
+        return joint(values, references)
+
+    def refer(self, known: Mapping[str, float] | None) -> dict[str, float] | None:
+        """Take the references a study holds, or measure them if they are needed."""
+        if len(self.tasks) > 1 and self.job.search.quality == "loss":
+            measured = known or {task: self._frozen(task) for task in self.tasks}
+            self.references = {task: float(measured[task]) for task in self.tasks}
+        return self.references
+
+    def _frozen(self, task: str) -> float:
+        result = self.train("none", None, 1, self.job.search.seed, task=task, labels=False)
+        return loss_of(result.evaluations["validation"])
+
+    def _check(self) -> None:
+        from ctxpeft.errors import DataError
+
+        for name, bench in self.benches.items():
+            if not bench.task.validation:
+                raise DataError(f"{name} has no validation data, which the search decides by")
+            if "ood" in self.job.search.wanted and not bench.task.ood:
+                raise DataError(f"{name} has no out-of-distribution data (ood: FILE), which the search wants")
+        kinds = {name: bench.task.kind == "classification" for name, bench in self.benches.items()}
+        asked = next((name for name in ("metric", "ood") if name in self.job.search.wanted), None)
+        if asked and len(set(kinds.values())) > 1:
+            accuracy, loss = (next(n for n, k in kinds.items() if k == kind) for kind in (True, False))
+            raise DataError(
+                f"the search's {asked} cannot join {accuracy} (accuracy) and {loss} (token loss): use loss"
+            )
+        if "forgetting" in self.job.search.wanted:
+            _ = self.other_text
 
     def describe(self) -> dict[str, Any]:
         """What decides results: two studies that differ here are not one study."""
         file = self.job.space.file
+        digests = {name: bench.task.digest() for name, bench in self.benches.items()}
+        first = self.benches[self.tasks[0]]
         return {
             "space": file.model_dump(
                 mode="json", exclude={"title", "model", "task", "search", "training", "data"}
             ),
-            "search": file.search.model_dump(mode="json", exclude={"trials", "finalists", "seeds"}),
-            "training": self.config.resolved(None, len(self.bench.train)).model_dump(
+            "search": _decisive(file.search),
+            "training": self.config.resolved(None, len(first.train)).model_dump(
                 mode="json", exclude={"learning_rate", "seed"}
             ),
-            "model": self.bench.base.digest(),
-            "task": self.bench.task.digest(),
+            "model": self.base.digest(),
+            "task": digests if len(digests) > 1 else digests[self.tasks[0]],
+            **({"forgetting": self.other_text.digest} if "forgetting" in file.search.wanted else {}),
         }
+
+
+def _decisive(search: Search) -> dict[str, Any]:
+    """What of the settings decides results. Those that came later are named only where they are used, so that a study
+    made before them goes on."""
+    data = search.model_dump(mode="json", exclude={"trials", "finalists", "seeds", "metrics", "forgetting"})
+    defaults = Search().model_dump(mode="json")
+    return {key: value for key, value in data.items() if key not in LATER or value != defaults[key]}
 
 
 def loss_of(evaluation: Evaluation) -> float:

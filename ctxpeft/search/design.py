@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.search.budget import Target, nearest
 from ctxpeft.search.space.chooser import Chooser
 from ctxpeft.search.space.nodes import Position
-from ctxpeft.search.space.walk import Draft, Free, InfeasibleError, walk
+from ctxpeft.search.space.walk import Draft, Either, Free, InfeasibleError, walk
 from ctxpeft.spec.base import compact
 from ctxpeft.spec.explain import dotted
 from ctxpeft.spec.module import ModuleSpec
@@ -44,7 +45,8 @@ def sample(
     variant = variant_of(draft.modules)
     parameters = _counted(count, variant)
     if target is not None and not target.meets(parameters):
-        sizes = [f"{free.key} {free.holder[free.key]}" for free in draft.free if free is not None]
+        solved = [*draft.free, *(choice for module in draft.either for choice in module)]
+        sizes = [f"{part.key} {part.holder[part.key]}" for part in solved if part is not None]
         nearest_size = f"at its nearest size ({', '.join(sizes)})" if sizes else "and no free size"
         raise InfeasibleError(
             "budget",
@@ -69,17 +71,53 @@ def variant_of(modules: list[dict[str, Any]]) -> Variant:
 
 
 def _solve(draft: Draft, chooser: Chooser, count: Count, target: Target) -> None:
-    """Give the free sizes their values, one module after the other."""
-    alone = [module for module, free in zip(draft.modules, draft.free, strict=True) if free is None]
+    """Give the free sizes and choices their values, one module after the other."""
+    parts = list(zip(draft.modules, draft.free, draft.either, strict=True))
+    alone = [module for module, free, either in parts if free is None and not either]
     left = target.parameters - sum(_counted(count, variant_of([module])) for module in alone)
-    sized = [
-        (module, free) for module, free in zip(draft.modules, draft.free, strict=True) if free is not None
-    ]
-    for index, (module, free) in enumerate(sized):
+    open_ones = [part for part in parts if part[1] is not None or part[2]]
+    for index, (module, free, either) in enumerate(open_ones):
         wanted = left
-        if index + 1 < len(sized):
-            wanted = round(left * float(str(chooser.option(f"share[{len(sized) - index}]", target.shares))))
-        left -= _fit(module, free, count, wanted)
+        if index + 1 < len(open_ones):
+            share = chooser.option(f"share[{len(open_ones) - index}]", target.shares)
+            wanted = round(left * float(str(share)))
+        within = target.tolerance * target.parameters
+        left -= _fit_first(module, free, either, count, wanted, within)
+
+
+def _fit_first(
+    module: dict[str, Any], free: Free | None, either: list[Either], count: Count, wanted: int, within: float
+) -> int:
+    """Of all combinations of the choices, the first whose nearest size is near enough, else the nearest of all."""
+    found: list[tuple[float, tuple[int, ...]]] = []
+    refused: InfeasibleError | None = None
+    for combination in itertools.product(*(range(len(choice.values)) for choice in either)):
+        try:
+            gap = abs(_fit_with(module, free, either, combination, count, wanted) - wanted)
+        except InfeasibleError as error:
+            refused = error
+            continue
+        found.append((gap, combination))
+        if gap <= within:
+            break
+    if not found:
+        assert refused is not None
+        raise refused
+    best = found[-1] if found[-1][0] <= within else min(found)
+    return _fit_with(module, free, either, best[1], count, wanted)
+
+
+def _fit_with(
+    module: dict[str, Any],
+    free: Free | None,
+    either: list[Either],
+    combination: tuple[int, ...],
+    count: Count,
+    wanted: int,
+) -> int:
+    for choice, index in zip(either, combination, strict=True):
+        choice.put(index)
+    return _counted(count, variant_of([module])) if free is None else _fit(module, free, count, wanted)
 
 
 def _fit(module: dict[str, Any], free: Free, count: Count, wanted: int) -> int:

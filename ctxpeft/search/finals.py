@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from ctxpeft.analysis.statistics import Interval, as_matrix, paired_difference
+import numpy as np
+
+from ctxpeft.analysis.statistics import Interval, as_matrix, paired_difference, pooled_difference
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.objective import variant_of
-from ctxpeft.search.outcome import Row, ranking
+from ctxpeft.search.outcome import Row, front, ranking
 from ctxpeft.tasks import Evaluation
 from ctxpeft.training import RunResult
+
+RELATIVE = "relative_token_loss"
+
+
+@dataclass(frozen=True)
+class TaskFinal:
+    """One method on one of several tasks: its rate, its objective on validation and its main metric, a seed each."""
+
+    task: str
+    rate: float
+    metric: str
+    validation: list[float]
+    test: list[float]
 
 
 @dataclass(frozen=True)
@@ -20,6 +35,8 @@ class Final:
     """One method on the fresh seeds. `validation` is the objective of each seed, `test` the main metric of each.
 
     searched: the objective of the search's own run; how far the fresh ones fall behind it is the winner's curse.
+    tasks: one entry a task where there are several; `test` is then the mean over tasks of what they share, the main
+    metric or the token loss relative to the frozen model.
     """
 
     number: int
@@ -30,6 +47,7 @@ class Final:
     searched: float
     validation: list[float]
     test: list[float]
+    tasks: list[TaskFinal] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -39,7 +57,10 @@ class Final:
 
 @dataclass(frozen=True)
 class Versus:
-    """The winner against one anchor: `interval` is of winner minus anchor in the main metric of `split`."""
+    """The winner against one anchor: `interval` is of winner minus anchor in the main metric of `split`.
+
+    task: the task's name in a comparison on one of several; empty where it is over all there are.
+    """
 
     anchor: str
     split: str
@@ -48,6 +69,7 @@ class Versus:
     winner: float
     other: float
     interval: Interval
+    task: str = ""
 
     @property
     def verdict(self) -> str:
@@ -61,6 +83,7 @@ class Versus:
 class Finals:
     """What the fresh seeds say. `winner` is the trial number, chosen on validation data alone.
 
+    versus: the winner against each anchor, over all tasks. by_task: the same on each of several tasks.
     left_out: methods of which a fresh run diverged.
     """
 
@@ -70,27 +93,40 @@ class Finals:
     methods: list[Final]
     versus: list[Versus]
     left_out: list[str] = field(default_factory=list)
+    by_task: list[Versus] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """Plain data, verdicts included."""
         data = asdict(self)
-        for item, versus in zip(data["versus"], self.versus, strict=True):
-            item["verdict"] = versus.verdict
+        for key in ("versus", "by_task"):
+            for item, versus in zip(data[key], getattr(self, key), strict=True):
+                item["verdict"] = versus.verdict
         return data
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> Finals:
         """What `plain` gave."""
-        versus = []
-        for item in data["versus"]:
-            kept = {key: value for key, value in item.items() if key != "verdict"}
-            versus.append(Versus(**{**kept, "interval": Interval(**item["interval"])}))
-        return cls(**{**data, "methods": [Final(**method) for method in data["methods"]], "versus": versus})
+        methods = [
+            Final(**{**method, "tasks": [TaskFinal(**task) for task in method.get("tasks", ())]})
+            for method in data["methods"]
+        ]
+        versus, by_task = (
+            [_versus_from(item) for item in data.get(key, ())] for key in ("versus", "by_task")
+        )
+        return cls(**{**data, "methods": methods, "versus": versus, "by_task": by_task})
+
+
+def _versus_from(item: dict[str, Any]) -> Versus:
+    kept = {key: value for key, value in item.items() if key != "verdict"}
+    return Versus(**{**kept, "interval": Interval(**item["interval"])})
 
 
 def finalists(rows: Sequence[Row], count: int) -> list[Row]:
-    """The best designs beyond the anchors, then every anchor that finished."""
-    designs = ranking(rows, anchors=False)[:count]
+    """The best designs beyond the anchors, then every anchor that finished; with several objectives, from the front."""
+    designs = ranking(rows, anchors=False)
+    if designs and len(designs[0].costs) > 1:
+        designs = front(designs)
+    designs = designs[:count]
     anchors = [row for row in rows if row.anchor and row.outcome == "completed"]
     return [*designs, *anchors] if designs else []
 
@@ -101,54 +137,142 @@ def fresh_seeds(laboratory: Laboratory) -> list[int]:
     return [search.seed + 1 + i for i in range(search.seeds)]
 
 
-def fresh_run(laboratory: Laboratory, row: Row, seed: int) -> RunResult:
-    """One finalist on one fresh seed, evaluated on test data too."""
-    assert row.rate is not None
-    splits = ("validation", "test") if laboratory.bench.task.test else ("validation",)
-    return laboratory.train(variant_of(row), row.rate, laboratory.steps, seed, splits)
+def fresh_runs(laboratory: Laboratory, rows: Sequence[Row]) -> Iterator[tuple[Row, str, int]]:
+    """Every run of the finals: a finalist, a task, a fresh seed."""
+    for row in finalists(rows, laboratory.job.search.finalists):
+        for task in laboratory.tasks:
+            for seed in fresh_seeds(laboratory):
+                yield row, task, seed
+
+
+def fresh_run(laboratory: Laboratory, row: Row, task: str, seed: int) -> RunResult:
+    """One finalist on one task with one fresh seed, evaluated on test data too."""
+    splits = ("validation", "test") if laboratory.benches[task].task.test else ("validation",)
+    return laboratory.train(
+        variant_of(row), row.rate_of(task), laboratory.steps(task), seed, splits, task=task
+    )
 
 
 def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str], None]) -> Finals | None:
     """Train the finalists on fresh seeds and compare. None where there is nothing to compare."""
-    search = laboratory.job.search
-    chosen = finalists(rows, search.finalists)
-    if not chosen:
-        return None
+    chosen = finalists(rows, laboratory.job.search.finalists)
     seeds = fresh_seeds(laboratory)
-    split = "test" if laboratory.bench.task.test else "validation"
-    methods: list[Final] = []
+    tested = all(bench.task.test for bench in laboratory.benches.values())
+    split = "test" if tested else "validation"
     left_out: list[str] = []
-    evaluations: dict[int, list[Evaluation]] = {}
+    methods: list[Final] = []
+    evaluations: dict[int, list[list[Evaluation]]] = {}
     for index, row in enumerate(chosen):
-        assert row.rate is not None
-        assert row.value is not None
         name = row.anchor or row.name
-        say(f"fresh seeds, {index + 1} of {len(chosen)}: {name}, {len(seeds)} runs")
-        results = [fresh_run(laboratory, row, seed) for seed in seeds]
-        done = [r for r in results if "validation" in r.evaluations]
-        if len(done) < len(results):
+        count = len(seeds) * len(laboratory.tasks)
+        say(f"fresh seeds, {index + 1} of {len(chosen)}: {name}, {count} runs")
+        results = [[fresh_run(laboratory, row, task, seed) for seed in seeds] for task in laboratory.tasks]
+        if any("validation" not in r.evaluations for task in results for r in task):
             left_out.append(name)
             continue
-        evaluations[row.number] = [r.evaluations[split] for r in done]
-        scores = [laboratory.score(r.evaluations["validation"]) for r in done]
-        test = [e.value for e in evaluations[row.number]]
-        methods.append(Final(row.number, name, row.anchor, row.parameters, row.rate, row.value, scores, test))
+        evaluations[row.number] = [[r.evaluations[split] for r in task] for task in results]
+        methods.append(_final(laboratory, row, results, evaluations[row.number]))
     designs = [m for m in methods if not m.anchor]
     if not designs:
         return None
     winner = min(designs, key=lambda m: (m.mean, m.number))
-    versus = [
-        _versus(m, evaluations[winner.number], evaluations[m.number], split) for m in methods if m.anchor
+    ours = evaluations[winner.number]
+    anchors = [(m.name, evaluations[m.number]) for m in methods if m.anchor]
+    versus = [_versus(laboratory, name, ours, theirs, split) for name, theirs in anchors]
+    by_task = [
+        replace(_versus_on_task(name, our, their, split), task=task)
+        for name, theirs in anchors
+        for task, our, their in zip(laboratory.tasks, ours, theirs, strict=True)
+        if len(laboratory.tasks) > 1
     ]
-    return Finals(seeds, winner.number, split, methods, versus, left_out)
+    return Finals(seeds, winner.number, split, methods, versus, left_out, by_task)
 
 
-def _versus(anchor: Final, winner: list[Evaluation], other: list[Evaluation], split: str) -> Versus:
+def _final(
+    laboratory: Laboratory,
+    row: Row,
+    results: Sequence[Sequence[RunResult]],
+    evaluations: Sequence[Sequence[Evaluation]],
+) -> Final:
+    """One finalist's runs (tasks, seeds) put together."""
+    assert row.rate is not None
+    assert row.value is not None
+    scores = [[laboratory.score(r.evaluations["validation"]) for r in task] for task in results]
+    over_tasks = [laboratory.joint(seed) for seed in zip(*scores, strict=True)]
+    tasks = [
+        TaskFinal(task, row.rate_of(task) or 0.0, es[0].primary, values, [e.value for e in es])
+        for task, values, es in zip(laboratory.tasks, scores, evaluations, strict=True)
+    ]
+    values, _ = _values(laboratory, evaluations)
+    test = [fmean(seed) for seed in zip(*values, strict=True)]
+    return Final(
+        row.number,
+        row.anchor or row.name,
+        row.anchor,
+        row.parameters,
+        row.rate,
+        row.value,
+        over_tasks,
+        test,
+        tasks if len(tasks) > 1 else [],
+    )
+
+
+def _values(
+    laboratory: Laboratory, evaluations: Sequence[Sequence[Evaluation]]
+) -> tuple[list[list[float]], str]:
+    """What tasks share (tasks, seeds) and its name: the main metric, else the token loss against the frozen model's."""
+    names = {es[0].primary for es in evaluations}
+    if len(names) == 1:
+        return [[e.value for e in es] for es in evaluations], names.pop()
+    assert laboratory.references is not None
+    return [
+        [e.metrics["token_loss"] / laboratory.references[task] for e in es]
+        for task, es in zip(laboratory.tasks, evaluations, strict=True)
+    ], RELATIVE
+
+
+def _versus(
+    laboratory: Laboratory,
+    anchor: str,
+    ours: Sequence[Sequence[Evaluation]],
+    theirs: Sequence[Sequence[Evaluation]],
+    split: str,
+) -> Versus:
+    """Over all tasks."""
+    if len(ours) == 1:
+        return _versus_on_task(anchor, ours[0], theirs[0], split)
+    (our_values, metric), (their_values, _) = _values(laboratory, ours), _values(laboratory, theirs)
+    groups = []
+    for task, our, their in zip(laboratory.tasks, ours, theirs, strict=True):
+        (a, weights, _), (b, _, _) = as_matrix(our), as_matrix(their)
+        if metric == RELATIVE:
+            assert laboratory.references is not None
+            a, b = (_token_losses(es) / laboratory.references[task] for es in (our, their))
+        groups.append((a, b, weights))
+    return Versus(
+        anchor,
+        split,
+        metric,
+        metric != RELATIVE and ours[0][0].greater_is_better,
+        fmean(fmean(task) for task in our_values),
+        fmean(fmean(task) for task in their_values),
+        pooled_difference(groups),
+    )
+
+
+def _token_losses(runs: Sequence[Evaluation]) -> np.ndarray[Any, Any]:
+    return np.array([[record.token_loss for record in run.records] for run in runs])
+
+
+def _versus_on_task(
+    anchor: str, winner: Sequence[Evaluation], other: Sequence[Evaluation], split: str
+) -> Versus:
     first = winner[0]
     ours, weights, _ = as_matrix(winner)
     theirs, _, _ = as_matrix(other)
     return Versus(
-        anchor.name,
+        anchor,
         split,
         first.primary,
         first.greater_is_better,

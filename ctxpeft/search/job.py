@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Job:
     """Everything a worker needs to take part; plain enough to be sent to another process.
 
-    storage: an SQLAlchemy URL; the study's own SQLite file in `out` when it is None.
+    tasks: one or several, which are then one objective (see `joint`). storage: an SQLAlchemy URL; the study's own
+    SQLite file in `out` when it is None.
     """
 
     space: Space
     model: str
-    task: TaskSpec
+    tasks: tuple[TaskSpec, ...]
     out: Path
     study: str
     storage: str | None = None
@@ -66,20 +67,39 @@ def with_settings(space: Space, settings: Mapping[str, Mapping[str, Any]]) -> Sp
     return replace(space, file=file)
 
 
-def task_of(space: Space, task: str | None, data: Sequence[str], test: Sequence[str]) -> TaskSpec:
-    """The task from the command line, else from the space file, with the file's `data` settings."""
+def tasks_of(
+    space: Space, tasks: Sequence[str], data: Sequence[str], test: Sequence[str]
+) -> tuple[TaskSpec, ...]:
+    """The tasks from the command line, else from the space file, each with the file's `data` settings.
+
+    Raises SpecError where there is none, or where two are called the same.
+    """
     from ctxpeft.tasks import load_task, task_from_files
     from ctxpeft.tasks import with_settings as task_with
 
-    if task and data:
+    if tasks and data:
         raise SpecError("--task and --data exclude each other")
     if data:
-        spec = task_from_files(data, test)
-    elif task or space.file.task:
-        spec = load_task(task or str(space.file.task))
+        specs = [task_from_files(data, test)]
+    elif tasks:
+        specs = [load_task(task) for task in tasks]
+    elif space.file.tasks:
+        specs = [load_task(_beside(space, task)) for task in space.file.tasks]
     else:
-        raise SpecError(f"{space.name} names no task: give --task T or --data FILE... [--test FILE]")
-    return task_with(spec, space.file.data) if space.file.data else spec
+        raise SpecError(
+            f"{space.name} names no task: give --task T or --data FILE... [--test FILE]; several --task are joined"
+        )
+    names = [spec.name for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"two tasks are called '{twice}': give one another name in its file (name: ...)")
+    return tuple(task_with(spec, space.file.data) if space.file.data else spec for spec in specs)
+
+
+def _beside(space: Space, task: str) -> str:
+    """A task file that a space names stands beside the space."""
+    file = space.folder / task
+    return str(file) if task.endswith((".yaml", ".yml")) and file.is_file() else task
 
 
 def model_of(space: Space, model: str | None) -> str:

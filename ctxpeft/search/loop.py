@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.objective import Objective
 from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.progress import Watch
+from ctxpeft.search.samplers import sampler
 from ctxpeft.search.spacefile import Search
 
 PATIENCE = 100
-STALE = 3
 
 
 def work(
@@ -29,9 +27,10 @@ def work(
 ) -> None:
     """Run trials until the job's number is reached, or nothing new has come for a long time."""
     search = laboratory.job.search
+    laboratory.refer(study.user_attrs.get("references"))
     objective = Objective(laboratory, watch, owner)
     while wanted(study, search):
-        study.sampler = sampler(study, search, worker)
+        study.sampler = sampler(study, laboratory.job.space, search, worker, laboratory.target is not None)
         study.optimize(objective, n_trials=1)
         after(rows_of(study.get_trials(deepcopy=False)))
 
@@ -50,17 +49,3 @@ def exhausted(rows: list[Row]) -> bool:
     """Whether the last designs were all infeasible or known: the space, or its feasible part, is used up."""
     last = [row for row in rows if not row.anchor and row.outcome != "running"][-PATIENCE:]
     return len(last) == PATIENCE and all(row.outcome in ("infeasible", "memoised") for row in last)
-
-
-def sampler(study: optuna.Study, search: Search, worker: int) -> BaseSampler:
-    """TPE over the groups of dimensions that occur together; a random draw after some repetitions in a row.
-
-    The seed is a function of how far the study is, so that a search that was interrupted goes on as it would have.
-    """
-    rows = rows_of(study.get_trials(deepcopy=False))
-    lived = sum(1 for row in rows if row.outcome not in ("running", "interrupted"))
-    seed = random.Random(f"{search.seed}:{worker}:{lived}").getrandbits(31)
-    recent = [row.outcome for row in rows if not row.anchor and row.outcome != "running"][-STALE:]
-    if len(recent) == STALE and set(recent) <= {"memoised", "infeasible"}:
-        return RandomSampler(seed=seed)
-    return TPESampler(multivariate=True, group=True, n_startup_trials=search.startup, seed=seed)

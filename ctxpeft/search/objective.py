@@ -1,18 +1,22 @@
-"""One trial: a design, its learning rates at the rung, the full run with the best of them."""
+"""One trial: a design, its learning rates at the rung, the full run with the best of them, what else is wanted."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean, median_low
 from typing import Any
 
 import optuna
 
+from ctxpeft.search import rungs
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.design import sample
-from ctxpeft.search.outcome import TRAINED, RateResult, Row, rows_of
+from ctxpeft.search.learning import DivergedError, Learning, shared_metrics
+from ctxpeft.search.measures import Name, shown
+from ctxpeft.search.meter import adapter_bytes
+from ctxpeft.search.outcome import TRAINED, RateResult, Row, TaskScore, rows_of
 from ctxpeft.search.progress import Watch
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import InfeasibleError
@@ -21,11 +25,12 @@ from ctxpeft.spec.variant import Variant
 
 
 class Objective:
-    """What Optuna minimises: the held-out objective of a design at the best of its learning rates.
+    """What Optuna minimises: the objectives of a design at the best of its learning rates.
 
-    The design must be new (a repeated one gets the value of the first). Every rate is trained for the rung's steps
-    with a schedule of its own; then the best rate is trained in full from the start. A design whose best rung is
-    not among the better `keep` of all rungs so far stops there; anchors never do.
+    The design must be new (a repeated one gets the values of the first). What is known of it before training must keep
+    the constraints. On every task, every rate is trained to the first rung with a schedule of its own; the task's best
+    rate goes on, from the start, to each further rung and to the end. A design stops at a rung where `rungs.stopped`
+    says so; anchors never do.
     """
 
     def __init__(self, laboratory: Laboratory, watch: Watch, owner: str = "") -> None:
@@ -34,7 +39,7 @@ class Objective:
         self.search = laboratory.job.search
         self.watch = watch
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: optuna.Trial) -> float | list[float]:
         began = time.monotonic()
         self._settle(trial, owner=self.owner)
         try:
@@ -43,6 +48,8 @@ class Objective:
             trial.set_constraint("legal", 1.0)
             self._settle(trial, outcome="infeasible", rule=error.rule, reason=error.reason)
             raise optuna.TrialPruned(error.reason) from None
+        except DivergedError as error:
+            raise self._failed(trial, str(error)) from None
         except optuna.TrialPruned:
             raise
         except Exception as error:
@@ -52,7 +59,7 @@ class Objective:
         finally:
             self._settle(trial, seconds=round(time.monotonic() - began, 2))
 
-    def _run(self, trial: optuna.Trial) -> float:
+    def _run(self, trial: optuna.Trial) -> float | list[float]:
         variant = self._design(trial)
         rows = rows_of(t for t in trial.study.get_trials(deepcopy=False) if t.number != trial.number)
         twin = next(
@@ -60,21 +67,107 @@ class Objective:
         )
         if twin is not None:
             return self._repeat(trial, twin)
-        rates = self._rung(trial, variant)
-        best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
-        if best is None or best.value is None:
-            reason = f"every learning rate diverged ({', '.join(f'{r.rate:g}' for r in rates)})"
-            raise self._failed(trial, reason)
-        trial.report(best.value, self.laboratory.rung_steps)
-        self._settle(trial, rung=best.value, rate=best.rate)
-        bar = None if trial.user_attrs.get("anchor") else self._bar(rows)
-        if bar is not None and best.value > bar:
-            reason = (
-                f"held-out {best.value:.4f} at the rung; the better {self.search.keep:.0%} reach {bar:.4f}"
-            )
-            self._settle(trial, outcome="pruned", reason=reason)
-            raise optuna.TrialPruned(reason)
-        return self._finish(trial, variant, rates)
+        known = self._known(trial, variant)
+        learning = Learning(self.laboratory, self.watch, variant, f"trial {trial.number}")
+        scores = self._climb(trial, learning, rows, known)
+        finished = [learning.climb(score, None) for score in scores]
+        scores = [score for score, _ in finished]
+        quality = self.laboratory.joint([value for _, value in finished])
+        self._keep(trial, scores)
+        measured = known | self._learned(scores, quality, learning)
+        costs = [self.laboratory.cost(name, measured[name]) for name in self.search.objectives]
+        self._settle(
+            trial,
+            outcome="completed",
+            value=costs[0],
+            costs=costs if self.search.pareto else None,
+            metrics=shared_metrics(scores),
+            violations=self._violations(trial, measured),
+            objectives=measured,
+        )
+        return costs if self.search.pareto else costs[0]
+
+    def _climb(
+        self, trial: optuna.Trial, learning: Learning, rows: Sequence[Row], known: dict[str, float]
+    ) -> list[TaskScore]:
+        """Past every rung; raises TrialPruned where the design stops."""
+        laboratory, search = self.laboratory, self.search
+        scores = [learning.tune(task) for task in laboratory.tasks]
+        levels: list[float] = []
+        for level in range(len(search.rungs)):
+            if level:
+                reached = [learning.climb(score, level) for score in scores]
+                scores = [score for score, _ in reached]
+                levels.append(laboratory.joint([value for _, value in reached]))
+            else:
+                levels.append(laboratory.joint([score.rung for score in scores if score.rung is not None]))
+                self._settle(trial, rung=levels[0])
+            if not search.pareto:
+                trial.report(levels[-1], laboratory.all_rung_steps(level))
+            self._keep(trial, scores)
+            self._settle(trial, levels=levels if len(search.rungs) > 1 else None)
+            if trial.user_attrs.get("anchor") or trial.user_attrs.get("audited"):
+                continue
+            reason = rungs.stopped(search, rows, level, levels[-1], known)
+            if reason and rungs.audited(search, str(trial.user_attrs["fingerprint"])):
+                self._settle(trial, audited=True, reason=f"{reason}; trained to the end to test the rung")
+            elif reason:
+                self._settle(trial, outcome="pruned", reason=reason)
+                raise optuna.TrialPruned(reason)
+        return scores
+
+    def _known(self, trial: optuna.Trial, variant: Variant) -> dict[str, float]:
+        """What is wanted and known before training; a design that breaks a constraint here is not trained."""
+        measured: dict[str, float] = {}
+        for name in self.search.wanted:
+            if name == "parameters":
+                measured[name] = float(self.laboratory.counter(variant))
+            elif name == "latency":
+                measured[name] = self.laboratory.latency(variant)
+        self._settle(trial, objectives=measured)
+        broken = self._broken(measured)
+        if broken and not trial.user_attrs.get("anchor"):
+            raise InfeasibleError("constraint", "; ".join(self._sentence(n, measured[n]) for n in broken))
+        return measured
+
+    def _learned(self, scores: list[TaskScore], quality: float, learning: Learning) -> dict[str, float]:
+        """What is wanted and known after training, means over tasks."""
+        measured: dict[str, float] = {}
+        folders = list(learning.folders.values())
+        for name in self.search.wanted:
+            if name == "loss":
+                losses = [score.metrics["token_loss"] for score in scores]
+                measured[name] = quality if self.search.quality == "loss" else fmean(losses)
+            elif name == "metric":
+                measured[name] = fmean(score.metrics[self.laboratory.metric] for score in scores)
+            elif name == "ood":
+                measured[name] = fmean(score.metrics["ood"] for score in scores)
+            elif name == "forgetting":
+                measured[name] = fmean(self.laboratory.other_text.increase(folder) for folder in folders)
+            elif name == "bytes":
+                measured[name] = float(adapter_bytes(folders[0]))
+        return measured
+
+    def _violations(self, trial: optuna.Trial, measured: dict[str, float]) -> dict[str, float]:
+        """By how much each constraint is broken, told to Optuna too, which then avoids the like."""
+        broken = self._broken(measured)
+        for name in self.search.constraints:
+            trial.set_constraint(name, self._excess(name, measured[name]))
+        if broken:
+            self._settle(trial, reason="; ".join(self._sentence(name, measured[name]) for name in broken))
+        return {name: self._excess(name, measured[name]) for name in broken}
+
+    def _broken(self, measured: dict[str, float]) -> list[Name]:
+        return [n for n in self.search.constraints if n in measured and self._excess(n, measured[n]) > 0]
+
+    def _excess(self, name: Name, value: float) -> float:
+        bound = self.search.constraints[name]
+        return self.laboratory.cost(name, value) - self.laboratory.cost(name, bound)
+
+    def _sentence(self, name: Name, value: float) -> str:
+        bound = self.search.constraints[name]
+        side = "least" if self.laboratory.cost(name, 1.0) < 0 else "most"
+        return f"{name} {shown(name, value)}, which is to be at {side} {bound:g}"
 
     def _design(self, trial: optuna.Trial) -> Variant:
         name = trial.user_attrs.get("anchor")
@@ -92,7 +185,7 @@ class Objective:
         self._settle(trial, variant=variant.to_dict(), fingerprint=variant.fingerprint())
         return variant
 
-    def _repeat(self, trial: optuna.Trial, twin: Row) -> float:
+    def _repeat(self, trial: optuna.Trial, twin: Row) -> float | list[float]:
         """The outcome of an equal design, at no cost."""
         self._settle(
             trial,
@@ -101,54 +194,29 @@ class Objective:
             rate=twin.rate,
             reason=f"the same design as trial {twin.number}",
         )
-        if twin.value is not None:
-            return twin.value
+        if twin.outcome == "completed":
+            for name in self.search.constraints:
+                trial.set_constraint(name, self._excess(name, twin.objectives[name]))
+            return list(twin.costs) if self.search.pareto else twin.costs[0]
         if twin.outcome == "failed":
             trial.set_constraint("trained", 1.0)
-        if twin.rung is not None:
-            trial.report(twin.rung, self.laboratory.rung_steps)
+        if not self.search.pareto:
+            for level, value in enumerate(twin.levels):
+                trial.report(value, self.laboratory.all_rung_steps(level))
         raise optuna.TrialPruned(twin.reason)
 
-    def _rung(self, trial: optuna.Trial, variant: Variant) -> list[RateResult]:
-        rates: list[RateResult] = []
-        for rate in self.laboratory.job.space.file.rates.of(variant):
-            title = f"trial {trial.number} at rate {rate:g}, rung"
-            value, _ = self._value(title, variant, rate, self.laboratory.rung_steps)
-            rates.append(RateResult(rate, value))
-        self._settle(trial, rates=[asdict(r) for r in rates])
-        return rates
+    def _keep(self, trial: optuna.Trial, scores: Sequence[TaskScore]) -> None:
+        """What was reached, over all tasks and, where there are several, on each."""
+        rate = median_low([score.rate for score in scores if score.rate is not None])
+        grid = zip(*(score.rates for score in scores), strict=True)
+        rates = [asdict(self._over_tasks(same)) for same in grid]
+        self._settle(trial, rate=rate, rates=rates)
+        if len(scores) > 1:
+            self._settle(trial, tasks=[asdict(score) for score in scores])
 
-    def _finish(self, trial: optuna.Trial, variant: Variant, rates: Sequence[RateResult]) -> float:
-        """The full run at the best rate; after divergence at the next best one."""
-        order = sorted((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0)
-        for tried in order:
-            title = f"trial {trial.number} at rate {tried.rate:g}, in full"
-            value, metrics = self._value(title, variant, tried.rate, self.laboratory.steps)
-            if value is not None:
-                self._settle(trial, outcome="completed", value=value, rate=tried.rate, metrics=metrics)
-                return value
-        reason = "every learning rate diverged in the full run"
-        raise self._failed(trial, reason)
-
-    def _value(
-        self, title: str, variant: Variant, rate: float, steps: int
-    ) -> tuple[float | None, dict[str, float]]:
-        self.watch.activity = title
-        result = self.laboratory.train(variant, rate, steps, self.search.seed, reporter=self.watch)
-        evaluation = result.evaluations.get("validation")
-        value = self.laboratory.score(evaluation) if evaluation else math.nan
-        if evaluation is None or not math.isfinite(value):
-            return None, {}
-        return value, {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
-
-    def _bar(self, rows: Sequence[Row]) -> float | None:
-        """The rung value that the better `keep` of all designs so far reach; None while they are few."""
-        rungs = sorted(
-            row.rung for row in rows if row.rung is not None and row.outcome in ("completed", "pruned")
-        )
-        if len(rungs) < max(1, self.search.warmup):
-            return None
-        return rungs[max(0, math.ceil(self.search.keep * len(rungs)) - 1)]
+    def _over_tasks(self, same: Sequence[RateResult]) -> RateResult:
+        values = [r.value for r in same if r.value is not None]
+        return RateResult(same[0].rate, self.laboratory.joint(values) if len(values) == len(same) else None)
 
     def _failed(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:
         """Recorded with its reason; told to Optuna as a broken constraint, so that its like are avoided."""
@@ -158,7 +226,7 @@ class Objective:
 
     def _settle(self, trial: optuna.Trial, **attributes: Any) -> None:
         for key, value in attributes.items():
-            if value not in (None, "", []):
+            if value not in (None, "", [], {}):
                 trial.set_user_attr(key, value)
 
 

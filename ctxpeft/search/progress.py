@@ -191,7 +191,7 @@ def describe(row: Row, objective: str) -> str:
     name = row.anchor or f"trial {row.number} ({' + '.join(row.templates)})"
     size = f", {row.parameters:,} parameters" if row.parameters else ""
     if row.outcome == "completed" and row.value is not None:
-        return f"{name}: {shown(row.value, objective)} at rate {row.rate:g}{size}, {row.seconds:.0f} s"
+        return f"{name}: {shown(row.value, objective)} at rate {row.rate_text}{size}, {row.seconds:.0f} s"
     return f"{name}: {row.outcome}{size}" + (f": {row.reason}" if row.reason else "")
 
 

@@ -12,26 +12,42 @@ from typing import Any
 
 import optuna
 
-from ctxpeft.errors import CtxpeftError
+from ctxpeft.search.archive import Archive, archive_of
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.export import best_row, best_variant, write_exports
-from ctxpeft.search.finals import Finals, finalists, run_finals
+from ctxpeft.search.finals import Finals, fresh_runs, run_finals
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import exhausted, work
 from ctxpeft.search.outcome import Row, rows_of
 from ctxpeft.search.progress import Progress, Watch, announce, clock
 from ctxpeft.search.storage import discard, load_study, open_study, owned, recover
 from ctxpeft.search.workers import designs_in_processes, finals_in_processes
+from ctxpeft.tasks import TaskSpec
+
+SIZES = ("train_examples", "validation_examples", "test_examples")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found. `about` says of what, on what and by which command."""
+    """What a search found, and where its files are."""
 
-    rows: list[Row]
-    finals: Finals | None
-    about: dict[str, Any]
+    archive: Archive
     out: Path
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its trials."""
+        return self.archive.rows
+
+    @property
+    def finals(self) -> Finals | None:
+        """What the fresh seeds said."""
+        return self.archive.finals
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Of what, on what and by which command."""
+        return self.archive.about
 
     @property
     def best(self) -> Row | None:
@@ -51,11 +67,24 @@ class Found:
         }
 
 
-def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool = False) -> Found:
+def search(
+    job: Job,
+    command: Sequence[str] = (),
+    workers: int = 1,
+    fresh: bool = False,
+    begin: Archive | None = None,
+) -> Found:
     """Run or resume a search to its number of trials, then the finals, and write exports and report.
 
+    Args:
+        job: what is searched.
+        command: how it was called, for the report.
+        workers: processes.
+        fresh: discard what the folder and the study hold.
+        begin: an archive whose trials an empty study begins with.
+
     Raises:
-        SpecError: the study was made for another space, model or task.
+        SpecError: the study was made for another space, model or task, or is not the archive's.
         KeyboardInterrupt: everything finished is saved; the same call goes on.
     """
     began = time.monotonic()
@@ -64,16 +93,21 @@ def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool 
             discard(job.out, job.url, job.study)
         announce(f"loading {job.model} and the data")
         laboratory = job.open()
-        study = open_study(job.url, job.study, laboratory.describe(), job.space.file.anchors)
+        anchors, count = job.space.file.anchors, len(job.search.objectives)
+        study = open_study(job.url, job.study, laboratory.describe(), anchors, begin, count)
+        study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))
         about = about_search(job, laboratory, command)
         study.set_user_attr("about", about)
-        study.set_metric_names([f"held-out {job.search.objective}"])  # read by optuna-dashboard
+        study.set_metric_names(
+            [f"held-out {name}" for name in job.search.objectives]
+        )  # read by optuna-dashboard
         recover(study, owner)
         watch = Watch()
         total = job.search.trials + len(job.space.file.anchors)
         methods = job.search.finalists + len(job.space.file.anchors) if job.search.finalists else 0
-        final_runs = methods * job.search.seeds
-        with Progress(total, job.search.objective, watch, workers, final_runs, job.search.rung) as progress:
+        final_runs = methods * job.search.seeds * len(job.tasks)
+        first, rung = job.search.objectives[0], job.search.rungs[0]
+        with Progress(total, first, watch, workers, final_runs, rung) as progress:
             progress.resumed(rows_of(study.get_trials(deepcopy=False)))
             if workers > 1:
                 designs_in_processes(job, study, owner, workers, progress.show)
@@ -83,41 +117,57 @@ def search(job: Job, command: Sequence[str] = (), workers: int = 1, fresh: bool 
             if exhausted(rows):
                 progress.say("the last designs were all known or infeasible: the space seems used up")
             if workers > 1 and job.search.finalists:
-                count = len(finalists(rows, job.search.finalists)) * job.search.seeds
+                count = len(list(fresh_runs(laboratory, rows)))
                 progress.fresh(f"fresh seeds: {count} full runs in {workers} processes")
                 finals_in_processes(job, owner, workers)
             finals = run_finals(laboratory, rows, progress.fresh) if job.search.finalists else None
         study.set_user_attr("finals", finals.plain() if finals else None)
-        write_found(job.out, rows, finals, about)
+        found = Found(archive_of(study), job.out)
+        write_found(found)
         progress.say(f"{len(rows)} trials in {clock(time.monotonic() - began)}")
-    return Found(rows, finals, about, job.out)
+    return found
 
 
 def stored(url: str, name: str | None, out: Path) -> Found:
     """What a study holds so far, also while it runs. `name` may be left out where the storage has one study."""
-    study = load_study(url, name)
-    about = study.user_attrs.get("about")
-    if about is None:
-        raise CtxpeftError(f"study '{study.study_name}' was not made by ctxpeft search")
-    finals = study.user_attrs.get("finals")
-    rows = rows_of(study.get_trials(deepcopy=False))
-    return Found(rows, Finals.from_plain(finals) if finals else None, about, out)
+    return Found(archive_of(load_study(url, name)), out)
 
 
-def write_found(out: Path, rows: list[Row], finals: Finals | None, about: dict[str, Any]) -> None:
+def write_found(found: Found) -> None:
     """The exports and the report."""
     from ctxpeft.search.report import write_report
 
-    write_exports(out, rows, finals, about)
-    write_report(out / "report.html", rows, finals, about)
+    write_exports(found.out, found.archive)
+    write_report(found.out / "report.html", found.rows, found.finals, found.about)
 
 
-def _task_name(job: Job) -> str:
+def _task_name(task: TaskSpec) -> str:
     """The task's name; the folder's where a file is just called `train`."""
-    files = job.task.train
-    if files and job.task.name == "train" and Path(files[0]).parent.name:
-        return Path(files[0]).parent.name
-    return job.task.name
+    if task.train and task.name == "train" and Path(task.train[0]).parent.name:
+        return Path(task.train[0]).parent.name
+    return task.name
+
+
+def _about_tasks(job: Job, laboratory: Laboratory) -> list[dict[str, Any]]:
+    """Each task's data, length of runs and reference."""
+    listed = []
+    for spec, (name, bench) in zip(job.tasks, laboratory.benches.items(), strict=True):
+        listed.append(
+            {
+                "name": _task_name(spec),
+                "key": name,
+                "kind": bench.task.kind,
+                "train_examples": len(bench.task.train),
+                "validation_examples": len(bench.task.validation),
+                "test_examples": len(bench.task.test),
+                "steps": laboratory.steps(name),
+                "rung_steps": laboratory.rung_steps(name),
+                "tokens": laboratory.tokens(name, laboratory.steps(name)),
+                "rung_tokens": laboratory.tokens(name, laboratory.rung_steps(name)),
+                "reference": laboratory.references[name] if laboratory.references else None,
+            }
+        )
+    return listed
 
 
 def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> dict[str, Any]:
@@ -126,21 +176,27 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
 
     target = laboratory.target
     file = job.space.file
+    tasks = _about_tasks(job, laboratory)
     return {
         "space": job.space.name,
         "title": file.title,
         "model": job.model if "/" not in job.model else Path(job.model).name,
-        "task": _task_name(job),
-        "train_examples": len(laboratory.bench.task.train),
-        "validation_examples": len(laboratory.bench.task.validation),
-        "test_examples": len(laboratory.bench.task.test),
-        "steps": laboratory.steps,
-        "input_tokens": median(len(example) for example in laboratory.bench.train),
-        "gqa": laboratory.bench.base.gqa,
+        "task": ", ".join(task["name"] for task in tasks),
+        "tasks": tasks,
+        **{key: sum(task[key] for task in tasks) for key in SIZES},
+        "steps": tasks[0]["steps"],
+        "input_tokens": median(
+            len(example) for bench in laboratory.benches.values() for example in bench.train
+        ),
+        "gqa": laboratory.base.gqa,
         "batch_size": laboratory.config.batch_size * laboratory.config.gradient_accumulation,
-        "rung_steps": laboratory.rung_steps,
+        "rung_steps": tasks[0]["rung_steps"],
         "keep": job.search.keep,
-        "objective": job.search.objective,
+        "objective": job.search.objectives[0],
+        "objectives": list(job.search.objectives),
+        "constraints": dict(job.search.constraints),
+        "rungs": list(job.search.rungs),
+        "sampler": job.search.sampler,
         "guide": job.search.guide,
         "seed": job.search.seed,
         "trials": job.search.trials,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.search.measures import LEARNED, Name
 from ctxpeft.search.rates import Rates
 from ctxpeft.search.space.nodes import Position
 from ctxpeft.search.space.parse import PatternParser
@@ -17,6 +18,8 @@ from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.base import Spec
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.yaml_lines import Document, read_yaml
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Like(Spec):
@@ -47,23 +50,87 @@ class Search(Spec):
 
     trials: designs trained beyond the anchors, to the end, to the rung, or to a failure; designs that cost nothing
     (infeasible, seen before) are not counted. rung: the share of the steps after which rates are compared and designs
-    pruned. keep: the share of designs that passes the rung. finalists: how many of the best are trained again on
-    `seeds` fresh seeds together with the anchors; 0 skips that. objective: what held-out number decides.
-    guide: whether what breaks a `must` or `should` rule of the construction guide is left out.
+    pruned, or several shares, rising, rates being compared at the first. keep: the share of designs that passes a rung.
+    audit: the share of those stopped there that are trained to the end all the same, so that the study tells how often
+    rungs are wrong. finalists: how many of the best are trained again on `seeds` fresh seeds together with the anchors;
+    0 skips that. objective: what decides, one name or several (a Pareto front, ranked by the first); constraints:
+    bounds of what does not decide. Names: loss, metric, ood, forgetting, parameters, latency, bytes. forgetting: the
+    text whose loss may not rise. guide: whether what breaks a `must` or `should` rule of the construction guide is
+    left out.
     """
 
     trials: Annotated[int, Field(ge=0)] = 30
     seed: int = 0
-    rung: Annotated[float, Field(gt=0, le=1)] = 0.2
+    rung: Share | Annotated[list[Share], Field(min_length=1, max_length=4)] = 0.2
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5
     warmup: Annotated[int, Field(ge=0)] = Field(
         4, description="Designs, anchors included, that pass the rung before any is pruned."
     )
-    startup: Annotated[int, Field(ge=1)] = Field(10, description="Designs drawn at random before TPE begins.")
+    startup: Annotated[int, Field(ge=1)] = Field(
+        10, description="Designs drawn at random before the sampler learns; the population of nsga2."
+    )
     finalists: Annotated[int, Field(ge=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 3
-    objective: Literal["loss", "metric"] = "loss"
+    objective: Name | Annotated[list[Name], Field(min_length=1)] = "loss"
+    constraints: dict[Name, float] = Field(
+        default_factory=dict, description="The least metric or ood, the most of everything else."
+    )
+    forgetting: str | None = Field(None, description="A text file; see objective.")
+    forgetting_tokens: Annotated[int, Field(ge=256)] = 8192
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.0
+    metrics: bool = Field(
+        True,
+        description="Whether full runs score every label besides the loss; many long labels make that slow.",
+    )
     guide: bool = True
+    sampler: Literal["tpe", "nsga2", "random", "gp"] = Field(
+        "tpe",
+        description="Who proposes designs: TPE over groups of dimensions, NSGA-II, chance, or a Gaussian process.",
+    )
+
+    @property
+    def objectives(self) -> tuple[Name, ...]:
+        """What decides, the first ranks."""
+        return (self.objective,) if isinstance(self.objective, str) else tuple(self.objective)
+
+    @property
+    def pareto(self) -> bool:
+        """Whether several things decide."""
+        return len(self.objectives) > 1
+
+    @property
+    def wanted(self) -> tuple[Name, ...]:
+        """Everything that is measured: objectives, then constraints."""
+        return tuple(dict.fromkeys([*self.objectives, *self.constraints]))
+
+    @property
+    def quality(self) -> Literal["loss", "metric"]:
+        """What rates and rungs are compared by."""
+        return "metric" if "metric" in self.objectives and "loss" not in self.objectives else "loss"
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Shares of the steps, rising."""
+        return (self.rung,) if isinstance(self.rung, float) else tuple(self.rung)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Search:
+        names = self.objectives
+        if names[0] not in LEARNED:
+            raise ValueError(
+                f"objective: {names[0]} alone is best where nothing is learned; begin with {', '.join(LEARNED)}, and "
+                "add it behind, or to the constraints"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("objective: a name stands there twice")
+        both = next((name for name in names if name in self.constraints), None)
+        if both:
+            raise ValueError(f"constraints: {both} is an objective already")
+        if "forgetting" in self.wanted and self.forgetting is None:
+            raise ValueError("forgetting needs a text: search.forgetting: FILE")
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError("rung: expected rising shares, such as [0.1, 0.3]")
+        return self
 
 
 class PositionSpec(Spec):
@@ -84,13 +151,14 @@ class PositionSpec(Spec):
 class SpaceFile(Spec):
     """A search space. `modules` is written in the grammar of `ctxpeft.search.space.parse`.
 
-    model, task: what to search on, unless the command line says; training, data: settings of `ctxpeft train` and of the
-    task; anchors: variants that are tried first, each at its nearest size to the budget, never pruned.
+    model, task: what to search on, unless the command line says; a list of tasks is searched jointly; training, data:
+    settings of `ctxpeft train` and of the tasks; anchors: variants that are tried first, each at its nearest size to
+    the budget, never pruned.
     """
 
     title: str = ""
     model: str | None = None
-    task: str | None = None
+    task: str | list[str] | None = None
     modules: Annotated[list[PositionSpec], Field(min_length=1, max_length=4)]
     anchors: list[str] = Field(default_factory=list)
     budget: Budget | None = None
@@ -98,6 +166,11 @@ class SpaceFile(Spec):
     search: Search = Search()
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks as a list."""
+        return [self.task] if isinstance(self.task, str) else list(self.task or [])
 
 
 @dataclass(frozen=True)

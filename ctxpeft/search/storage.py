@@ -21,10 +21,12 @@ from sqlalchemy.exc import ArgumentError
 from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
 from ctxpeft.extras import require
 from ctxpeft.files import write_text
+from ctxpeft.search.archive import Archive, put_back
 from ctxpeft.search.patience import PatientStorage
 
 HEARTBEAT_S = 30
 OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
+FOLDERS = ("runs", "measures", "front")
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -109,13 +111,26 @@ def _check_file(url: str) -> None:
         )
 
 
-def open_study(url: str, name: str, described: Mapping[str, Any], anchors: list[str]) -> optuna.Study:
-    """The study to go on with, or a new one whose first trials are the anchors.
+def open_study(
+    url: str,
+    name: str,
+    described: Mapping[str, Any],
+    anchors: list[str],
+    archive: Archive | None = None,
+    objectives: int = 1,
+) -> optuna.Study:
+    """The study to go on with, or a new one whose first trials are the anchors, or those of an archive.
 
-    Raises SpecError where the study was made for another space, model or task, naming the first difference.
+    Of several objectives each is minimised.
+
+    Raises SpecError where the study was made for another space, model or task, naming the first difference; or where
+    it holds trials that are not the archive's.
     """
     storage = open_storage(url)
-    study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
+    directions = ["minimize"] * objectives
+    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    if archive is not None:
+        put_back(study, archive)
     written = study.user_attrs.get("described")
     if written is None:
         study.set_user_attr("described", json.loads(json.dumps(described)))
@@ -150,8 +165,8 @@ def difference(old: Any, new: Any, path: str = "") -> str:
         )
     if old == new:
         return ""
-    if path in ("model", "task"):
-        return f"another {path}"
+    if path == "model" or path.split(".")[0] == "task":
+        return "another " + path.replace(".", " ", 1)
     return f"{path} = {_short(old)}, and is now asked for {_short(new)}"
 
 
@@ -208,7 +223,8 @@ def discard(out: Path, url: str, name: str) -> None:
     for file in OURS:
         if file not in ("search.json", "study.db") or (file == "study.db" and owns_database):
             (out / file).unlink(missing_ok=True)
-    shutil.rmtree(out / "runs", ignore_errors=True)
+    for folder in FOLDERS:
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 import optuna
 
 from ctxpeft.errors import CtxpeftError
-from ctxpeft.search.finals import finalists, fresh_run, fresh_seeds
+from ctxpeft.search.finals import fresh_run, fresh_runs
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import work
 from ctxpeft.search.outcome import Row, rows_of
@@ -139,6 +139,5 @@ def _designs(job: Job, owner: str, index: int, workers: int) -> None:
 def _finals(job: Job, owner: str, index: int, workers: int) -> None:
     laboratory = job.open()
     rows = rows_of(load_study(job.url, job.study).get_trials(deepcopy=False))
-    runs = [(row, seed) for row in finalists(rows, job.search.finalists) for seed in fresh_seeds(laboratory)]
-    for row, seed in runs[index::workers]:
-        fresh_run(laboratory, row, seed)
+    for row, task, seed in list(fresh_runs(laboratory, rows))[index::workers]:
+        fresh_run(laboratory, row, task, seed)

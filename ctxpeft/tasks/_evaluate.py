@@ -30,7 +30,11 @@ ROWS, TOKENS = 64, 8192
 
 
 def evaluate(
-    model: nn.Module, encoder: Encoder, examples: Sequence[Example], generate: int | None = None
+    model: nn.Module,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    generate: int | None = None,
+    labels: bool = True,
 ) -> Evaluation:
     """Metrics and per-example records of `examples`.
 
@@ -39,6 +43,8 @@ def evaluate(
         encoder: the task, for the model's tokenizer.
         examples: one split of the task.
         generate: how many examples to check by greedy generation; the task's `generate_limit` when None.
+        labels: whether classification scores every label. Without, it gives the `token_loss` of the true answers
+            alone: the same number, at one sequence an example.
 
     Raises:
         DataError: no examples.
@@ -52,7 +58,7 @@ def evaluate(
         if isinstance(encoder, ClassifierEncoder):
             return classify(model, encoder, encoded)
         if encoder.task.kind == "classification":
-            result = _classify(model, encoder, encoded)
+            result = (_classify if labels else _true_labels)(model, encoder, encoded)
         elif encoder.task.kind == "multiple_choice":
             return _choose(model, encoder, encoded)
         else:
@@ -138,6 +144,17 @@ def _write(
     return Evaluation(
         encoder.task.kind, primary, True, metrics | losses.metrics, {}, records, generated=len(records)
     )
+
+
+def _true_labels(model: nn.Module, encoder: Encoder, encoded: Sequence[Encoded]) -> Evaluation:
+    everything = list(encoder.label_ids.values())
+    answers = [
+        replace(e, answer=disjoint(encoder.label_ids[e.example.target], everything, encoder.eos))
+        for e in encoded
+    ]
+    records = [replace(record, weight=1.0) for record in _losses(model, encoder, answers)]
+    mean = sum(record.value for record in records) / len(records)
+    return Evaluation(encoder.task.kind, "token_loss", False, {"token_loss": mean}, records=records)
 
 
 def _losses(model: nn.Module, encoder: Encoder, encoded: Sequence[Encoded]) -> list[Record]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ctxpeft.errors import DataError, did_you_mean
+from ctxpeft.errors import DataError, SpecError, did_you_mean
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 from ctxpeft.tasks._columns import Kind
@@ -106,8 +106,8 @@ class TaskData:
 def load_task(source: Source) -> TaskSpec:
     """A shipped task's name, a YAML file, `hub:<dataset id>`, a dictionary or a `TaskSpec`.
 
-    Files named in a YAML file are relative to it. With `extends: NAME` it begins as another task, a shipped one or a
-    file beside it.
+    Files named in a YAML file are relative to it; `$NAME` in them stands for an environment variable. With
+    `extends: NAME` it begins as another task, a shipped one or a file beside it.
 
     Raises:
         SpecError: an unknown name (the nearest is given), or a file or dictionary that is no task.
@@ -135,7 +135,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> Document:
     document.data.setdefault("name", path.parent.name if path.name == "task.yaml" else path.stem)
     for key in _FILE_KEYS:
         if key in document.data:
-            document.data[key] = _beside(path.parent, document.data[key])
+            document.data[key] = _beside(document, path.parent, key)
     parent = document.data.pop("extends", None)
     if parent is None:
         return document
@@ -270,10 +270,22 @@ def _validated(document: Document) -> TaskSpec:
         raise spec_error(error, document, TaskSpec) from None
 
 
-def _beside(folder: Path, files: Any) -> Any:
-    if isinstance(files, str):
-        return [str(folder / files)]
-    return [str(folder / f) if isinstance(f, str) else f for f in files] if isinstance(files, list) else files
+def _beside(document: Document, folder: Path, key: str) -> Any:
+    files = document.data[key]
+    if not isinstance(files, str | list):
+        return files
+    return [_path(document, folder, key, f) for f in ([files] if isinstance(files, str) else files)]
+
+
+def _path(document: Document, folder: Path, key: str, file: Any) -> Any:
+    if not isinstance(file, str):
+        return file
+    filled = os.path.expanduser(os.path.expandvars(file))
+    if "$" in filled and not (folder / filled).exists():
+        raise SpecError(
+            f"{document.name}:{document.line((key,))}: {key}: '{file}' names an environment variable that is not set"
+        )
+    return str(folder / filled)
 
 
 def _shipped(name: str) -> Path:

@@ -11,6 +11,7 @@ from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
 from ctxpeft.training._folder import RunFolder, config_hash, environment
 from ctxpeft.training._head import load_head
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
+from ctxpeft.training._order import OrderedExamples
 from ctxpeft.training._reproduce import Reproduction, reproduce
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training._run import SPLITS, resolve, run
@@ -29,6 +30,7 @@ __all__ = [
     "HeldOut",
     "Member",
     "Method",
+    "OrderedExamples",
     "Reporter",
     "Reproduction",
     "RunFolder",

@@ -65,7 +65,9 @@ class Job:
     on_evaluate: OnEvaluate | None
     reporter: Reporter
 
-    def complete(self, splits: Sequence[str], generate: int | None, config_hash: str) -> RunResult:
+    def complete(
+        self, splits: Sequence[str], generate: int | None, labels: bool, config_hash: str
+    ) -> RunResult:
         """The whole run."""
         if self.method.name == "probe":
             return self._probe(splits, generate, config_hash)
@@ -83,7 +85,7 @@ class Job:
                 if trained.stopped not in ("callback", "diverged"):
                     for name in splits:
                         on = self.bench.measured_on(name)
-                        evaluations[name] = evaluate(model, on.encoder, on.examples, generate)
+                        evaluations[name] = evaluate(model, on.encoder, on.examples, generate, labels)
                 if self.folder is not None:
                     self._save(handle, head, self.folder.path / "adapter")
             finally:

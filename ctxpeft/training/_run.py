@@ -43,6 +43,7 @@ def run(
     out: Path | None = None,
     splits: Sequence[str] = SPLITS,
     generate: int | None = None,
+    labels: bool = True,
     on_evaluate: OnEvaluate | None = None,
     reporter: Reporter | None = None,
     fresh: bool = False,
@@ -56,6 +57,7 @@ def run(
         out: the run's folder. A finished run is read from it, an interrupted one continues; None writes nothing.
         splits: what to evaluate at the end, those of other tasks included; splits that are not there are left out.
         generate: examples checked by greedy generation; the task's `generate_limit` when None.
+        labels: whether classification scores every label, or the loss of the true answers alone (see `evaluate`).
         on_evaluate: called with (step, tokens, held-out loss); a true answer stops the run.
         reporter: progress; silent when None.
         fresh: discard what `out` holds.
@@ -78,11 +80,13 @@ def run(
     evaluated: dict[str, Any] = {"splits": wanted, "generate": generate}
     if others := {name: bench.elsewhere[name].digest() for name in wanted if name in bench.elsewhere}:
         evaluated["elsewhere"] = others
+    if not labels:
+        evaluated["labels"] = False
     decided = resolve(bench, method, config) | {"evaluate": evaluated}
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(bench, method, config, None, Path(scratch), on_evaluate, reporter)
-            return job.complete(wanted, generate, config_hash(decided))
+            return job.complete(wanted, generate, labels, config_hash(decided))
     folder = RunFolder(out, decided)
     with folder.locked():
         if fresh:
@@ -93,7 +97,7 @@ def run(
             return done
         folder.open()
         job = Job(bench, method, config, folder, folder.checkpoints, on_evaluate, reporter)
-        result = job.complete(wanted, generate, folder.hash)
+        result = job.complete(wanted, generate, labels, folder.hash)
         result.write(folder.path)
         folder.drop_checkpoints()
     return result

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from ctxpeft.analysis.rates import RateTrial, best_rate, rate_grid, tune_rate
-from ctxpeft.analysis.statistics import bootstrap_mean, holm, paired_difference, standard_deviation
+from ctxpeft.analysis.statistics import (
+    bootstrap_mean,
+    holm,
+    paired_difference,
+    pooled_difference,
+    standard_deviation,
+)
 
 
 def test_identical_runs_differ_by_nothing() -> None:
@@ -142,3 +148,42 @@ def test_the_p_value_is_that_of_the_interval() -> None:
     nothing = paired_difference(np.ones((2, 5)), np.ones((2, 5)), resamples=99)
     assert nothing.p == 1.0
     assert paired_difference(np.ones((2, 5)), np.zeros((2, 5)), resamples=99).p == pytest.approx(0.02)
+
+
+def test_one_task_pooled_is_that_task() -> None:
+    random = np.random.default_rng(5)
+    first, second, weights = random.random((3, 60)), random.random((3, 60)), random.random(60)
+    pooled = pooled_difference([(first, second, weights)])
+    alone = paired_difference(first, second, weights)
+    assert pooled.mean == pytest.approx(alone.mean)
+    assert (pooled.low, pooled.high) == pytest.approx((alone.low, alone.high), abs=0.01)
+
+
+def test_every_task_counts_the_same() -> None:
+    """The mean of the tasks' own means, whatever their numbers of examples; more tasks give a narrower interval."""
+    random = np.random.default_rng(6)
+    groups = [(random.normal(0.2, 1, (60, n)), np.zeros((60, n)), np.ones(n)) for n in (40, 400, 40)]
+    pooled = pooled_difference(groups)
+    alone = [paired_difference(*group) for group in groups]
+    assert pooled.mean == pytest.approx(sum(a.mean for a in alone) / 3)
+    assert pooled.high - pooled.low < alone[0].high - alone[0].low
+    widths = [(a.high - a.low) / 3 for a in alone]
+    assert pooled.high - pooled.low == pytest.approx(sum(w * w for w in widths) ** 0.5, rel=0.15)
+
+
+def test_seeds_are_drawn_together() -> None:
+    """A seed that helps all tasks alike must not cancel between them."""
+    effect = np.array([[0.0], [1.0], [2.0]])
+    groups = [(np.tile(effect, (1, 50)), np.zeros((3, 50)), np.ones(50))] * 2
+    pooled, alone = pooled_difference(groups), paired_difference(*groups[0])
+    assert (pooled.low, pooled.high) == pytest.approx((alone.low, alone.high), abs=0.05)
+
+
+def test_tasks_need_the_same_number_of_seeds() -> None:
+    one, two = np.zeros((1, 4)), np.zeros((2, 4))
+    with pytest.raises(ValueError, match="same number of seeds"):
+        pooled_difference([(one, one, np.ones(4)), (two, two, np.ones(4))])
+    with pytest.raises(ValueError, match="cannot pair"):
+        pooled_difference([(one, two, np.ones(4))])
+    with pytest.raises(ValueError, match="same number of seeds"):
+        pooled_difference([])

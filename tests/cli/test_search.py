@@ -133,3 +133,57 @@ def test_a_shipped_space_can_be_copied_and_validated(capsys: Capture, tmp_path: 
     listed = run(capsys, "ls", "spaces").out
     assert "quickstart" in listed
     assert "equation" in listed
+
+
+def test_two_tasks_and_a_study_continued_from_its_file(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        text = f"train: {tiny_task['train']}\ntest: {tiny_task['test']}\ntemplate: '{{text}} {name}:'\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    tasks = ["--task", tmp_path / "one.yaml", "--task", tmp_path / "two.yaml"]
+    command = [
+        "search",
+        space,
+        "--model",
+        tiny_model,
+        *tasks,
+        "steps=2",
+        "search.seeds=1",
+        "search.metrics=false",
+        "search.keep=1",
+    ]
+    done = run(capsys, *command, "--trials", 1, "--out", tmp_path / "first")
+    assert done.code == 0, done.err
+    assert "geometric mean over tasks, relative to the frozen model" in done.out
+    assert "On each task, test data, mean of 1 fresh seeds" in done.out
+    study = tmp_path / "first" / "study.json"
+    more = run(capsys, *command, "--trials", 2, "--out", tmp_path / "second", "--from", study, "--json")
+    assert more.code == 0, more.err
+    assert "resuming: 3 of 4 designs are done" in more.err
+    assert len(more.result["trials"]) > 3
+    assert [score["task"] for score in more.result["trials"][0]["tasks"]] == ["one", "two"]
+
+
+def test_samplers_are_compared_by_the_designs_they_needed(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "data.template={text} Label:"]
+    settings = ["steps=2", "search.finalists=0", "search.keep=1", "--trials", 2]
+    for name in ("tpe", "random"):
+        done = run(
+            capsys, "search", space, *where, *settings, f"search.sampler={name}", "--out", tmp_path / name
+        )
+        assert done.code == 0, done.err
+    studies = [tmp_path / "tpe", tmp_path / "random" / "study.json"]
+    told = run(capsys, "report", *studies, "--target", "99", "--target", "0.001")
+    assert told.code == 0, told.err
+    rows = [line.split() for line in told.out.splitlines() if line.startswith(("tpe", "random"))]
+    assert [row[2] for row in rows] == ["tpe", "random"]
+    assert all(row[-4:] == ["1", "not", "in", "2"] for row in rows)
+    result = run(capsys, "report", *studies, "--json").result
+    assert {"prefix-tuning", "prefix-tuning-plus", "all reached"} == set(result["targets"])
+    (tmp_path / "random" / "study.db").unlink()
+    again = run(capsys, "report", tmp_path / "random", "--out", tmp_path / "again", "--json")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again" / "report.html").is_file()

@@ -68,7 +68,7 @@ def tiny_job(
 ) -> Job:
     """The tiny space on the tiny model and task, in a folder of its own."""
     task = load_task({"name": "tiny", "template": "{text} Label:", **tiny_task})
-    return Job(tiny_space, str(tiny_model), task, tmp_path_factory.mktemp("search") / "study", "tiny")
+    return Job(tiny_space, str(tiny_model), (task,), tmp_path_factory.mktemp("search") / "study", "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from ctxpeft.errors import SpecError
 from ctxpeft.search.anchors import load_anchor
 from ctxpeft.search.budget import Target, nearest
 from ctxpeft.search.counting import Counter, target_of
@@ -92,6 +93,73 @@ def test_layers_can_be_the_size(skeleton: nn.Module) -> None:
     counter = Counter(skeleton)
     design = sample(space.positions, RandomChooser(0), counter, target_of(space.file.budget, counter))
     assert design.variant.to_dict()["modules"][0]["scope"] == {"layers": {"last": 3}}
+
+
+SOLVED = """
+modules:
+  - templates:
+      a:
+        placement: outside
+        feature_map: elu
+        memory: {kind: matrix, per: {solve: [query_head, kv_head, layer, model]}}
+        scope: {layers: {solve: [all, {last: 3}, {every: 2}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "per", "layers"),
+    [
+        (36_864, "query_head", "all"),
+        (18_432, "query_head", {"last": 3}),
+        (12_288, "kv_head", "all"),
+        (6_144, "kv_head", {"last": 3}),
+        (3_072, "layer", {"last": 3}),
+        (1_024, "model", "all"),
+    ],
+)
+def test_sharing_and_layers_are_set_for_the_budget(
+    wanted: int, per: str, layers: object, skeleton: nn.Module
+) -> None:
+    """The first combination that meets it: what stands first in the list is what is wanted most."""
+    space = space_of(SOLVED + f"budget: {{parameters: {wanted}}}")
+    counter, chooser = Counter(skeleton), RandomChooser(0)
+    design = sample(space.positions, chooser, counter, target_of(space.file.budget, counter))
+    assert design.parameters == wanted
+    module = design.variant.modules[0].model_dump()
+    assert module["memory"]["per"] == per
+    found = module["scope"]["layers"]
+    assert found == layers or {k: v for k, v in found.items() if v} == layers
+    assert chooser.asked == {}
+
+
+def test_a_choice_for_the_budget_and_a_size_are_solved_together(skeleton: nn.Module) -> None:
+    memory = "{kind: matrix, form: low_rank, rank: {solve: [1, 4]}, per: {solve: [layer, query_head]}}"
+    text = f"modules: [{{templates: {{a: {{placement: outside, feature_map: elu, memory: {memory}}}}}}}]"
+    counter = Counter(skeleton)
+    found = []
+    for wanted in (768, 9_216):
+        space = space_of(f"{text}\nbudget: {{parameters: {wanted}}}")
+        design = sample(space.positions, RandomChooser(0), counter, target_of(space.file.budget, counter))
+        found.append((design.parameters, design.variant.modules[0].memory.model_dump()["per"]))
+    assert found == [(768, "layer"), (9_216, "query_head")]
+    space = space_of(f"{text}\nbudget: {{parameters: 500000}}")
+    with pytest.raises(InfeasibleError, match=r"at its nearest size \(rank 4, per query_head\)"):
+        sample(space.positions, RandomChooser(0), counter, target_of(space.file.budget, counter))
+
+
+def test_without_a_budget_such_a_choice_is_asked(skeleton: nn.Module) -> None:
+    chooser = RandomChooser(0)
+    sample(space_of(SOLVED).positions, chooser, Counter(skeleton), None)
+    assert set(chooser.asked) == {"a.memory.per", "a.scope.layers"}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{solve: [query_head]}", "{solve: []}", "{solve: [[query_head, layer], model, {low: 1}]}"]
+)
+def test_such_a_choice_holds_no_question(pattern: str) -> None:
+    text = f"{{placement: outside, feature_map: elu, memory: {{kind: matrix, per: {pattern}}}}}"
+    with pytest.raises(SpecError, match=r"memory.*per"):
+        space_of(f"modules: [{{templates: {{a: {text}}}}}]")
 
 
 @pytest.mark.parametrize(

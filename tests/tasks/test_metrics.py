@@ -36,6 +36,22 @@ def test_classification_metrics_are_scikit_learns() -> None:
     )
 
 
+@pytest.mark.parametrize("words", [{}, {"fruit": "a", "metal": "ab", "animal": "a b"}])
+def test_the_loss_of_true_answers_needs_no_other_label(
+    tiny_model: Path, tiny_task: dict[str, str], words: dict[str, str]
+) -> None:
+    """Also where a label begins another one and ends with the end-of-text token."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    task = build_task(load_task({"template": "{text} Label:", "label_words": words, **tiny_task}))
+    encoder = Encoder(AutoTokenizer.from_pretrained(tiny_model), task)
+    whole = evaluate(model, encoder, task.test, 0)
+    answers = evaluate(model, encoder, task.test, 0, labels=False)
+    assert answers.metrics == {"token_loss": pytest.approx(whole.metrics["token_loss"], rel=1e-5)}
+    assert (answers.primary, answers.greater_is_better) == ("token_loss", False)
+    for one, other in zip(answers.records, whole.records, strict=True):
+        assert (one.id, one.token_loss) == (other.id, pytest.approx(other.token_loss, rel=1e-5))
+
+
 def test_token_loss_of_text_is_the_models_own(tiny_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)

@@ -47,6 +47,13 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Solved:
+    """A choice the budget makes: the first branch that meets it; asked without one. The branches hold no question."""
+
+    choice: Options
+
+
+@dataclass(frozen=True)
 class Record:
     """A mapping of the spec: a module, a block of one kind, a query, a scope. Fields stand in order of decision."""
 
@@ -54,7 +61,7 @@ class Record:
     fields: tuple[tuple[str, Node], ...]
 
 
-Node = Fixed | Range | Size | Options | Record
+Node = Fixed | Range | Size | Options | Solved | Record
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ def label_of(node: Node) -> Label:
         return value if isinstance(value, str | int | float | bool) or value is None else _flow(value)
     if isinstance(node, Range | Size):
         return f"{node.low:g}..{node.high:g}"
+    if isinstance(node, Solved):
+        return label_of(node.choice)
     if isinstance(node, Options):
         return "|".join(str(label) for label, _ in node.branches)
     kind = next((n.value for f, n in node.fields if f == "kind" and isinstance(n, Fixed)), node.cls.__name__)

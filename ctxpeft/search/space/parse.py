@@ -7,6 +7,7 @@ At every key path of a module stands one of
     {low: 1, high: 64, log: true} a number
     any                           whatever the type allows
     solve, {solve: [low, high]}   a size: solved for the budget, sampled without one
+    {solve: [a, {kind: b}]}       a choice made for the budget: the first that meets it; asked without one
 
 A key that is left out keeps its default; `"*": any` in a mapping frees all the keys it leaves out.
 """
@@ -20,7 +21,17 @@ from pydantic.fields import FieldInfo
 
 from ctxpeft.errors import SpecError, did_you_mean
 from ctxpeft.search.space.derive import default_node, derive_field, derive_record, record
-from ctxpeft.search.space.nodes import Fixed, Node, Options, Range, Record, Size, options, unique_labels
+from ctxpeft.search.space.nodes import (
+    Fixed,
+    Node,
+    Options,
+    Range,
+    Record,
+    Size,
+    Solved,
+    options,
+    unique_labels,
+)
 from ctxpeft.search.space.types import FieldType, field_type
 from ctxpeft.spec.explain import dotted, wrong_kind
 from ctxpeft.spec.module import ModuleSpec
@@ -65,6 +76,8 @@ class PatternParser:
             flat = [leaf for node in nodes for leaf in _flat(node)]
             return options(unique_labels(flat))
         if pattern == "solve" or (isinstance(pattern, dict) and set(pattern) == {"solve"}):
+            if isinstance(pattern, dict) and isinstance(pattern["solve"], list) and kind.number is not int:
+                return self._solved(name, field, kind, pattern["solve"], path)
             return self._size(kind, pattern, path)
         if isinstance(pattern, dict) and "low" in pattern and kind.number is not None:
             return self._range(kind, pattern, path)
@@ -123,6 +136,15 @@ class PatternParser:
                 nodes[name] = default_node(field)
         return record(cls, nodes)
 
+    def _solved(self, name: str, field: FieldInfo, kind: FieldType, items: list[Any], path: Path_) -> Solved:
+        """What the budget chooses among; a question inside a branch could not be asked."""
+        node = self._pattern(name, field, kind, items, (*path, "solve"))
+        if not isinstance(node, Options) or not all(_settled(branch) for _, branch in node.branches):
+            raise self.fail(
+                path, "a choice made for the budget takes two values or more, without any choice in them"
+            )
+        return Solved(node)
+
     def _size(self, kind: FieldType, pattern: Any, path: Path_) -> Size:
         if kind.number is not int:
             raise self.fail(
@@ -180,6 +202,13 @@ def _flat(node: Node) -> list[Node]:
         if isinstance(node, Options)
         else [node]
     )
+
+
+def _settled(node: Node) -> bool:
+    """Whether nothing in a node is open."""
+    if isinstance(node, Record):
+        return all(_settled(child) for _, child in node.fields)
+    return isinstance(node, Fixed)
 
 
 def _number(value: Any) -> bool:

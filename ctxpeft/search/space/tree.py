@@ -6,7 +6,17 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from ctxpeft.search.space.nodes import Fixed, Node, Options, Position, Range, Record, Size, label_of
+from ctxpeft.search.space.nodes import (
+    Fixed,
+    Node,
+    Options,
+    Position,
+    Range,
+    Record,
+    Size,
+    Solved,
+    label_of,
+)
 
 
 def lines(positions: tuple[Position, ...]) -> Iterator[str]:
@@ -54,6 +64,9 @@ def _record(node: Record, indent: str) -> Iterator[str]:
                 yield from inner
         elif isinstance(child, Options):
             yield from _choice(name, child, indent)
+        elif isinstance(child, Solved):
+            labels = ", ".join(str(label) for label, _ in child.choice.branches)
+            yield f"{indent}{name} in {{{labels}}}, the first that meets the budget (asked without one)"
         else:
             yield f"{indent}{name} {_span(child)}"
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ctxpeft.search.space.chooser import Chooser
-from ctxpeft.search.space.nodes import Fixed, Label, Node, Options, Position, Range, Record, Size
+from ctxpeft.search.space.nodes import Fixed, Label, Node, Options, Position, Range, Record, Size, Solved
 from ctxpeft.search.space.partial import (
     Partial,
     UndecidedError,
@@ -47,11 +47,26 @@ class Free:
 
 
 @dataclass
+class Either:
+    """A choice the budget will make: where it is written, and the values, the most wanted first."""
+
+    holder: dict[str, Any]
+    key: str
+    values: list[Any]
+
+    def put(self, index: int) -> None:
+        """Write a value into the module's data."""
+        self.holder[self.key] = self.values[index]
+
+
+@dataclass
 class Draft:
-    """Modules as plain data. `free[i]` is the size of module i that is left to the budget, if it has one."""
+    """Modules as plain data. `free[i]` is the size of module i that is left to the budget, if it has one; `either[i]`
+    are the choices in it that are."""
 
     modules: list[dict[str, Any]] = field(default_factory=list)
     free: list[Free | None] = field(default_factory=list)
+    either: list[list[Either]] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
 
 
@@ -73,6 +88,7 @@ def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: 
         data = module.record(dict(position.templates)[name], f"{prefix}{name}")
         draft.modules.append(data)
         draft.free.append(module.settle_sizes())
+        draft.either.append(module.either)
         draft.templates.append(name)
     return draft
 
@@ -86,6 +102,7 @@ class _Module:
         self.guide = guide
         self.root: Partial | None = None
         self.sizes: list[tuple[Free, Size]] = []
+        self.either: list[Either] = []
 
     def record(self, node: Record, path: str, parent: Partial | None = None, key: str = "") -> dict[str, Any]:
         """A record's data; `parent` and `key` say where its partial hangs, the module itself has neither."""
@@ -124,6 +141,10 @@ class _Module:
             self.sizes.append((Free(data, name, node.low, node.high, path), node))
             parent.decide(name, node.low)
             return node.low
+        if isinstance(node, Solved):
+            if self.solve:
+                return self._left_to_the_budget(node.choice, path, parent, name, data)
+            node = node.choice
         label, branch = self._choose(node, path, parent, name, data)
         return self._value(
             branch, path if isinstance(branch, Fixed) else f"{path}={label}", parent, name, data
@@ -132,7 +153,31 @@ class _Module:
     def _choose(
         self, node: Options, path: str, parent: Partial, name: str, data: dict[str, Any]
     ) -> tuple[Label, Node]:
-        """Ask among the branches that the legality table and the record's own checks leave; no question for one."""
+        """Ask among the branches that are left; no question for one."""
+        legal = self._left(node, path, parent, name, data)
+        if len(legal) == 1:
+            return legal[0]
+        labels = [label for label, _ in legal]
+        if len(legal) < len(node.branches):
+            path = f"{path}{{{'|'.join(str(label) for label in labels)}}}"
+        chosen = self.chooser.option(path, labels)
+        return next(
+            (label, branch) for label, branch in legal if label == chosen and type(label) is type(chosen)
+        )
+
+    def _left_to_the_budget(
+        self, node: Options, path: str, parent: Partial, name: str, data: dict[str, Any]
+    ) -> Any:
+        """Remember the branches that are left; meanwhile the first one stands there."""
+        legal = self._left(node, path, parent, name, data)
+        values = [self._value(branch, path, parent, name, data) for _, branch in reversed(legal)][::-1]
+        self.either.append(Either(data, name, values))
+        return values[0]
+
+    def _left(
+        self, node: Options, path: str, parent: Partial, name: str, data: dict[str, Any]
+    ) -> list[tuple[Label, Node]]:
+        """The branches that the legality table, the guide and the record's own checks leave."""
         assert self.root is not None
         legal: list[tuple[Label, Node]] = []
         wise: list[tuple[Label, Node]] = []
@@ -154,16 +199,7 @@ class _Module:
         legal = wise or legal
         if any(label is None for label, _ in legal):
             legal = [pair for pair in legal if _accepted(parent.of, data, name, pair[1])] or legal
-        legal = self._distinct(legal, name)
-        if len(legal) == 1:
-            return legal[0]
-        labels = [label for label, _ in legal]
-        if len(legal) < len(node.branches):
-            path = f"{path}{{{'|'.join(str(label) for label in labels)}}}"
-        chosen = self.chooser.option(path, labels)
-        return next(
-            (label, branch) for label, branch in legal if label == chosen and type(label) is type(chosen)
-        )
+        return self._distinct(legal, name)
 
     def _distinct(self, legal: list[tuple[Label, Node]], name: str) -> list[tuple[Label, Node]]:
         """Without branches that are the same method here."""

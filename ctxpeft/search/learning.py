@@ -1,0 +1,88 @@
+"""A design learns a task: its rate is tuned at the first rung, the best one goes on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.outcome import RateResult, TaskScore
+from ctxpeft.search.progress import Watch
+from ctxpeft.spec.variant import Variant
+
+
+class DivergedError(Exception):
+    """No learning rate led anywhere."""
+
+
+class Learning:
+    """The runs of one design on the tasks of a laboratory; `title` is what progress calls it."""
+
+    def __init__(self, laboratory: Laboratory, watch: Watch, variant: Variant, title: str) -> None:
+        self.laboratory, self.watch = laboratory, watch
+        self.variant, self.title = variant, title
+        self.folders: dict[str, Path] = {}
+
+    def tune(self, task: str) -> TaskScore:
+        """Every rate to the first rung, each with a schedule of its own. Raises DivergedError."""
+        rates = [
+            RateResult(rate, self._value(task, rate, 0)[0])
+            for rate in self.laboratory.job.space.file.rates.of(self.variant)
+        ]
+        best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
+        if best is None:
+            tried = ", ".join(f"{r.rate:g}" for r in rates)
+            raise DivergedError(f"every learning rate diverged{self._on(task)} ({tried})")
+        return TaskScore(task, tuple(rates), best.rate, best.value)
+
+    def climb(self, score: TaskScore, level: int | None) -> tuple[TaskScore, float]:
+        """The best rate to a later rung, or to the end where `level` is None; after divergence the next best one.
+
+        Returns the score and the objective there. Raises DivergedError.
+        """
+        order = sorted((r for r in score.rates if r.value is not None), key=lambda r: r.value or 0.0)
+        for tried in order:
+            value, metrics = self._value(score.task, tried.rate, level)
+            if value is not None:
+                reached = replace(score, rate=tried.rate)
+                if level is None:
+                    reached = replace(reached, value=value, metrics=metrics)
+                return reached, value
+        where = "in the full run" if level is None else f"at rung {level + 1}"
+        raise DivergedError(f"every learning rate diverged {where}{self._on(score.task)}")
+
+    def _value(self, task: str, rate: float, level: int | None) -> tuple[float | None, dict[str, float]]:
+        laboratory, search = self.laboratory, self.laboratory.job.search
+        full = level is None
+        self.watch.activity = (
+            f"{self.title}{self._on(task)} at rate {rate:g}, {'in full' if full else 'rung'}"
+        )
+        steps = laboratory.steps(task) if level is None else laboratory.rung_steps(task, level)
+        labels = search.quality == "metric" or (full and (search.metrics or "metric" in search.wanted))
+        splits = ("validation", "ood") if full and "ood" in search.wanted else ("validation",)
+        result = laboratory.train(
+            self.variant, rate, steps, search.seed, splits, self.watch, task=task, labels=labels
+        )
+        evaluation = result.evaluations.get("validation")
+        value = laboratory.score(evaluation) if evaluation else math.nan
+        if evaluation is None or not math.isfinite(value):
+            return None, {}
+        if full:
+            self.folders[task] = laboratory.folder(
+                self.variant, rate, steps, search.seed, splits, task=task, labels=labels
+            )
+        metrics = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
+        if "ood" in result.evaluations:
+            metrics["ood"] = result.evaluations["ood"].value
+        return value, metrics
+
+    def _on(self, task: str) -> str:
+        return f" on {task}" if len(self.laboratory.tasks) > 1 else ""
+
+
+def shared_metrics(scores: list[TaskScore]) -> dict[str, float]:
+    """The metrics that all tasks have, their means."""
+    first, *rest = [score.metrics for score in scores]
+    return {k: fmean([v, *(m[k] for m in rest)]) for k, v in first.items() if all(k in m for m in rest)}

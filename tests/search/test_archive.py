@@ -1,0 +1,134 @@
+"""A study as a text file: small, whole, and continued elsewhere as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from ctxpeft.errors import CtxpeftError, SpecError
+from ctxpeft.search.archive import archive_of, read_archive
+from ctxpeft.search.job import Job, with_settings
+from ctxpeft.search.outcome import Row
+from ctxpeft.search.run import Found, search
+from ctxpeft.search.samplers import sampler
+from ctxpeft.search.space.chooser import TrialChooser
+from ctxpeft.search.space.walk import walk
+from ctxpeft.search.storage import load_study, open_study
+
+
+def strip(row: Row) -> Row:
+    """A row without its clock."""
+    return replace(row, seconds=0.0)
+
+
+def test_is_small_and_whole(found: Found) -> None:
+    path = found.out / "study.json"
+    assert path.stat().st_size < 4096 * len(found.rows) + 16384
+    archive = read_archive(path)
+    assert archive.rows == found.rows
+    assert archive.finals == found.finals
+    assert archive.about == found.about
+    assert archive.text() == path.read_text(encoding="utf-8")
+
+
+def test_is_one_line_a_trial(found: Found) -> None:
+    lines = (found.out / "study.json").read_text(encoding="utf-8").splitlines()
+    listed = lines[lines.index('"trials": [') + 1 : -2]
+    assert [json.loads(line.rstrip(","))["number"] for line in listed] == [r.number for r in found.rows]
+
+
+def test_the_next_suggestion_is_the_same(found: Found, tiny_job: Job, tmp_path: Path) -> None:
+    """Export, delete the database, import, ask: TPE, past its startup, answers as the study itself would."""
+    archive = read_archive(found.out / "study.json")
+    settings = tiny_job.search.model_copy(update={"startup": 2})
+    asked = []
+    for name in ("kept", "put-back"):
+        out = tmp_path / name
+        out.mkdir()
+        url = f"sqlite:///{out / 'study.db'}"
+        if name == "kept":
+            shutil.copy(found.out / "study.db", out / "study.db")
+        study = open_study(url, "tiny", archive.described, tiny_job.space.file.anchors, archive)
+        study.sampler = sampler(study, tiny_job.space, settings, 0, solve=False)
+        answers = []
+        for _ in range(3):
+            trial = study.ask()
+            walk(tiny_job.space.positions, TrialChooser(trial), solve=False, guide=True)
+            answers.append((trial.number, trial.params))
+        asked.append(answers)
+    assert asked[0] == asked[1]
+
+
+def test_a_study_goes_on_from_its_file(found: Found, tiny_job: Job, tmp_path: Path) -> None:
+    more = with_settings(tiny_job.space, {"search": {"trials": 7, "finalists": 0}})
+    shutil.copytree(tiny_job.out, tmp_path / "kept")
+    kept = search(replace(tiny_job, space=more, out=tmp_path / "kept"))
+    job = replace(tiny_job, space=more, out=tmp_path / "elsewhere")
+    begun = search(job, begin=read_archive(found.out / "study.json"))
+    assert begun.rows[: len(found.rows)] == found.rows
+    assert [strip(row) for row in begun.rows] == [strip(row) for row in kept.rows]
+    again = search(job, begin=read_archive(found.out / "study.json"))
+    assert again.rows == begun.rows, "the same command resumes"
+
+
+def test_other_trials_are_not_overwritten(found: Found, tiny_job: Job, tmp_path: Path) -> None:
+    other = with_settings(tiny_job.space, {"search": {"trials": 1, "finalists": 0, "seed": 5}})
+    job = replace(tiny_job, space=other, out=tmp_path / "study")
+    search(job)
+    with pytest.raises(SpecError, match="holds trials that are not from that file"):
+        search(job, begin=read_archive(found.out / "study.json"))
+
+
+def test_another_space_is_refused(found: Found, tiny_job: Job, tmp_path: Path) -> None:
+    other = with_settings(tiny_job.space, {"training": {"steps": 9}})
+    job = replace(tiny_job, space=other, out=tmp_path / "study")
+    with pytest.raises(SpecError, match=r"was made with training.steps = 6, and is now asked for 9"):
+        search(job, begin=read_archive(found.out / "study.json"))
+
+
+def test_what_ran_or_waited_is_tried_again(found: Found, tiny_job: Job, tmp_path: Path) -> None:
+    shutil.copytree(tiny_job.out, tmp_path / "study")
+    url = f"sqlite:///{tmp_path / 'study' / 'study.db'}"
+    study = load_study(url, "tiny")
+    study.enqueue_trial({}, user_attrs={"anchor": "ntk-attention"})
+    study.enqueue_trial({}, user_attrs={"anchor": "length-compensated"})
+    running = study.ask()
+    (tmp_path / "study.json").write_text(archive_of(study).text(), encoding="utf-8")
+    archive = read_archive(tmp_path / "study.json")
+    assert [t.state for t in archive.trials[-2:]] == [TrialState.FAIL, TrialState.WAITING]
+    assert archive.rows[running.number].outcome == "interrupted"
+    less = with_settings(tiny_job.space, {"search": {"finalists": 0}})
+    rows = search(replace(tiny_job, space=less, out=tmp_path / "new"), begin=archive).rows
+    assert sorted(r.anchor for r in rows[len(found.rows) :]) == [
+        "length-compensated",
+        "ntk-attention",
+        "ntk-attention",
+    ]
+    assert [r.outcome for r in rows].count("interrupted") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no study file"),
+        ("{", "cannot be read as a study"),
+        ('{"about": {}, "trials": []}', "expected format 'ctxpeft study 1', found None"),
+        ('{"format": "ctxpeft study 1"}', "is damaged: KeyError: 'dimensions'"),
+        (
+            '{"format": "ctxpeft study 1", "dimensions": {}, "trials": [{"number": 0, "state": "DONE"}]}',
+            "damaged",
+        ),
+    ],
+)
+def test_a_file_that_is_none_is_one_sentence(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(CtxpeftError, match=message) as caught:
+        read_archive(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,219 @@
+"""What a search can want: each measured as it says, alone, under constraints, and together."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import ctxpeft
+from ctxpeft.errors import DataError, SpecError
+from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.job import Job, with_settings
+from ctxpeft.search.meter import Forgetting, adapter_bytes, decode_ratio
+from ctxpeft.search.outcome import front, ranking, tried
+from ctxpeft.search.pareto import ranks
+from ctxpeft.search.run import Found, search
+from ctxpeft.spec.load import load_variant
+from ctxpeft.tasks import load_task
+from tests.tasks.tiny import sentences
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another text."""
+    path = tmp_path_factory.mktemp("text") / "other.txt"
+    path.write_text("\n\n".join(row["text"] for row in sentences(60, 11)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def job(tiny_job: Job, found: Found, tmp_path: Path) -> Job:
+    """The tiny job in a folder of its own, runs that were finished before included."""
+    shutil.copytree(found.out / "runs", tmp_path / "study" / "runs")
+    return replace(tiny_job, out=tmp_path / "study")
+
+
+def wanting(job: Job, **settings: Any) -> Job:
+    """The job with settings of its search."""
+    return replace(job, space=with_settings(job.space, {"search": {"finalists": 0, "trials": 4} | settings}))
+
+
+def test_several_objectives_give_a_front_and_still_prune(job: Job) -> None:
+    """Optuna refuses to prune here; the search's own rungs do it."""
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    with pytest.raises(NotImplementedError):
+        study.ask().report(1.0, 1)
+    pareto = wanting(job, objective=["loss", "parameters"], trials=8, startup=3, finalists=2, seeds=1)
+    result = search(pareto)
+    done = [row for row in result.rows if row.outcome == "completed"]
+    for row in done:
+        assert row.costs == (row.value, row.parameters)
+        assert row.objectives == {"loss": row.value, "parameters": row.parameters}
+    best = {row.number for row in front(result.rows)}
+    study = optuna.load_study(study_name="tiny", storage=pareto.url)
+    theirs = {t.number for t in study.best_trials if t.user_attrs["outcome"] == "completed"}
+    assert best == theirs
+    pruned = [row for row in result.rows if row.outcome == "pruned"]
+    assert pruned, "a space of two templates, one of them large and poor at first"
+    assert all("earlier Pareto front" in row.reason and "parameters" in row.objectives for row in pruned)
+    files = {path.stem for path in (pareto.out / "front").glob("*.yaml")}
+    assert files == {f"trial-{row.number}" for row in front(result.rows) if not row.anchor}
+    again = search(pareto)
+    assert again.rows == result.rows
+    if result.finals is not None:
+        assert {m.number for m in result.finals.methods if not m.anchor} <= best
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "gp", "random"])
+def test_every_sampler_takes_several_objectives(sampler: str, job: Job) -> None:
+    rows = search(wanting(job, objective=["loss", "bytes"], sampler=sampler, trials=5, startup=2)).rows
+    assert len(tried(rows)) == 5
+    for row in rows:
+        if row.outcome == "completed":
+            assert row.objectives["bytes"] > 0
+    assert ranks([row.costs for row in front(rows)]) == [0] * len(front(rows))
+
+
+def test_a_design_that_breaks_a_constraint_is_no_answer(job: Job) -> None:
+    """Parameters are known before training, so what has too many is not trained; anchors are only told of."""
+    result = search(wanting(job, constraints={"parameters": 300}, startup=100))
+    refused = [row for row in result.rows if row.outcome == "infeasible"]
+    assert refused
+    assert all(row.rule == "constraint" and not row.rates for row in refused)
+    assert refused[0].reason == "parameters 512, which is to be at most 300"
+    for row in result.rows:
+        if row.outcome == "completed" and row.anchor:
+            assert row.violations == {"parameters": (row.parameters or 0) - 300}
+    assert all((row.parameters or 0) <= 300 for row in ranking(result.rows))
+    assert result.best is not None
+    study = optuna.load_study(study_name="tiny", storage=job.url)
+    anchor = study.trials[0]
+    assert anchor.system_attrs["constraints:parameters"] > 0
+
+
+def test_forgetting_is_what_the_loss_on_the_text_rises_by(job: Job, text: Path) -> None:
+    wants = wanting(job, constraints={"forgetting": 0.0}, forgetting=str(text), trials=3)
+    result = search(wants)
+    laboratory = Laboratory(wants)
+    other = Forgetting(laboratory.base, str(text), 8192)
+    checked = 0
+    for row in result.rows:
+        if row.outcome != "completed":
+            continue
+        splits = ("validation",)
+        folder = laboratory.folder(load_variant(row.variant), row.rate, 6, 0, splits)
+        before = other.loss()
+        handle = ctxpeft.load(laboratory.base.model, folder / "adapter")
+        after = other.loss()
+        handle.detach()
+        assert row.objectives["forgetting"] == pytest.approx(after - before, abs=1e-6)
+        assert bool(row.violations) == (after > before)
+        checked += 1
+    assert checked >= 2
+    assert any(row.violations for row in result.rows) or any(
+        row.objectives.get("forgetting", 1) <= 0 for row in result.rows
+    )
+
+
+def test_another_text_is_another_study(job: Job, text: Path, tmp_path: Path) -> None:
+    wants = wanting(job, constraints={"forgetting": 0.5}, forgetting=str(text), trials=0)
+    search(wants)
+    moved = tmp_path / "moved.txt"
+    shutil.copy(text, moved)
+    settings = {"constraints": {"forgetting": 0.5}, "forgetting": str(moved), "trials": 0}
+    search(wanting(job, **settings))
+    moved.write_text("Something else is told here.", encoding="utf-8")
+    with pytest.raises(SpecError, match="was made with forgetting"):
+        search(wanting(job, **settings))
+    with pytest.raises(
+        SpecError, match=r"made with search.constraints.forgetting = 0.5, and is now asked for 0.9"
+    ):
+        search(wanting(job, **{**settings, "constraints": {"forgetting": 0.9}}))
+
+
+def test_out_of_distribution_data_can_decide(job: Job, tiny_task: dict[str, str]) -> None:
+    wants = wanting(job, objective="ood", constraints={"metric": 0.2}, trials=3)
+    rows = search(wants).rows
+    for row in rows:
+        if row.outcome == "completed":
+            assert row.value == -row.objectives["ood"]
+            assert row.metrics["ood"] == row.objectives["ood"]
+            assert bool(row.violations) == (row.objectives["metric"] < 0.2)
+    bare = load_task({"name": "bare", "train": [tiny_task["train"]], "template": "{text} Label:"})
+    with pytest.raises(DataError, match="bare has no out-of-distribution data"):
+        Laboratory(replace(wants, tasks=(bare,)))
+
+
+def test_bytes_are_those_of_the_file(job: Job) -> None:
+    laboratory = Laboratory(job)
+    variant = load_variant("prefix-tuning-plus")
+    laboratory.train(variant, 0.003, 2, 0)
+    folder = laboratory.folder(variant, 0.003, 2, 0)
+    assert adapter_bytes(folder) == (folder / "adapter" / "adapter.safetensors").stat().st_size
+    assert adapter_bytes(folder) >= 4 * laboratory.counter(variant)
+
+
+def test_decoding_time_is_measured_against_the_frozen_model_once(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laboratory = Laboratory(job)
+    small = load_variant("prefix-tuning-plus")
+    wide = {
+        "placement": "outside",
+        "feature_map": {"kind": "projection", "width": 4096, "activation": "gelu"},
+    }
+    large = load_variant({"name": "large", "modules": [{**wide, "memory": {"kind": "matrix"}}] * 4})
+    ratio = laboratory.latency(small)
+    assert 0.8 < ratio < 3
+    assert decode_ratio(laboratory.base, large, rounds=3) > ratio
+    monkeypatch.setattr("ctxpeft.search.meter.decode_ratio", None)
+    assert Laboratory(job).latency(small) == ratio
+    monkeypatch.undo()
+    rows = search(wanting(job, constraints={"latency": 0.01}, trials=1, startup=100)).rows
+    assert {row.rule for row in rows if row.outcome == "infeasible"} == {"constraint"}
+    assert all(row.violations["latency"] > 0 for row in rows if row.anchor and row.outcome == "completed")
+
+
+def test_two_rungs(job: Job) -> None:
+    rows = search(wanting(job, rung=[0.3, 0.6], trials=6, startup=100)).rows
+    assert {len(row.levels) for row in rows if row.outcome == "completed"} == {2}
+    assert {len(row.levels) for row in rows if row.outcome == "pruned"} <= {1, 2}
+    study = optuna.load_study(study_name="tiny", storage=job.url)
+    assert list(study.trials[0].intermediate_values) == [2, 4]
+
+
+def test_audited_designs_are_trained_to_the_end_and_told_of(job: Job) -> None:
+    result = search(wanting(job, audit=1.0, trials=6, startup=100))
+    assert not any(row.outcome == "pruned" for row in result.rows)
+    audited = [row for row in result.rows if row.audited]
+    assert audited
+    assert all("trained to the end to test the rung" in row.reason for row in audited)
+    text = (result.out / "study.json").read_text(encoding="utf-8")
+    assert f'"audited": {len(audited)}' in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "parameters"}, "parameters alone is best where nothing is learned"),
+        ({"objective": ["loss", "loss"]}, "a name stands there twice"),
+        (
+            {"objective": ["loss", "latency"], "constraints": {"latency": 1}},
+            "latency is an objective already",
+        ),
+        ({"objective": ["loss", "forgetting"]}, "forgetting needs a text"),
+        ({"rung": [0.3, 0.1]}, "expected rising shares"),
+        ({"objective": "los"}, "expected 'loss' or 'metric' or 'ood'"),
+        ({"constraints": {"speed": 1}}, "search.constraints"),
+    ],
+)
+def test_mistakes_are_one_sentence(settings: dict[str, Any], message: str, tiny_job: Job) -> None:
+    with pytest.raises(SpecError) as caught:
+        with_settings(tiny_job.space, {"search": settings})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
