@@ -9,13 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import compose
 from ctxpeft.hosts.controller import Controller
 from ctxpeft.hosts.discover import embeddings
 from ctxpeft.hosts.passes import Pass
 from ctxpeft.hosts.positions import plan_shift, shifted
 from ctxpeft.hosts.prompts import Prompts
-from ctxpeft.hosts.site import Site
+from ctxpeft.hosts.site import Site, merge
 
 ATTRIBUTE = "_ctxpeft_root"
 
@@ -96,8 +95,8 @@ class Root:
 
     def _leave_embedding(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         plan = self.controller.plan()
-        active = self.embedding_site.active(plan, "embeddings", output)
-        if not active:
+        acting = self.embedding_site.acting(plan, "embeddings")
+        if not acting:
             return None
         capture = Capture(output=output[:, None], positions=plan.positions)
-        return compose(capture, active, self.controller.watch_at(None))[0][:, 0]
+        return merge(capture, acting, plan, self.controller.watch_at(None))[0][:, 0]

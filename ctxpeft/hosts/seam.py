@@ -8,13 +8,12 @@ served behind its output, beside its FFN and at the residual stream.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import Parts, add_behind, compose, read_all
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, renamed, run_backend
@@ -23,7 +22,7 @@ from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.fused import applicable, attention_with_mass
 from ctxpeft.hosts.replay import bound, keys_and_values
-from ctxpeft.hosts.site import Site
+from ctxpeft.hosts.site import Behind, Site, merge
 
 PLAN = "ctxpeft_plan"
 
@@ -36,7 +35,7 @@ class Seam:
         self.plan = Plan(())
         self.hidden: Tensor | None = None
         self.unrotated: Tensor | None = None
-        self.behind: list[Parts] = []
+        self.behind: Behind | None = None
         self.attended = False
         self.projecting = False
         self.carries_plan = _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention)
@@ -137,7 +136,7 @@ class Seam:
         self.plan = self.controller.plan() if plan is None else plan
         self.hidden = kwargs.get("hidden_states", args[0] if args else None)
         self.arguments = bound(module, args, kwargs) if self.replays else {}
-        self.attended, self.behind = False, []
+        self.attended, self.behind = False, None
         return args, kwargs
 
     def _see_unrotated(self, module: nn.Module, args: Any, output: Tensor) -> None:
@@ -149,17 +148,17 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        active = self.attention_site.active(self.plan, "head", query)
-        past = self.attention_site.active(self.plan, "head", query, projected=False)
+        acting = self.attention_site.acting(self.plan, "head")
+        past = self.attention_site.acting(self.plan, "head", projected=False)
         recording = self.controller.recording
-        if not active and not past and recording is None:
+        if not acting and not past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
         log_mass = _once(content.log_mass)
         weights = None
         if (
-            any(m.reads_log_mass for m, _ in (*active, *past))
+            any(m.reads_log_mass for modules in (*acting.values(), *past.values()) for m in modules)
             and backend == "sdpa"
             and applicable(query, key, value, mask, options)
         ):
@@ -185,10 +184,10 @@ class Seam:
         )
         if recording is not None:
             recording[self.layer.index] = self._states(capture, key, value)
-        self.behind = read_all(capture, past) if past else []
-        if not active:
+        self.behind = Behind.of(capture, past, self.plan) if past else None
+        if not acting:
             return output.transpose(1, 2), weights
-        merged, kept = compose(capture, active, self.controller.watch_at(self.layer.index))
+        merged, kept = merge(capture, acting, self.plan, self.controller.watch_at(self.layer.index))
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
@@ -224,7 +223,7 @@ class Seam:
             )
         merged = self._merge(self.attention_site, "attention_output", output, self.hidden, self.behind)
         self.hidden = self.unrotated = None
-        self.arguments, self.behind = {}, []
+        self.arguments, self.behind = {}, None
         return merged
 
     def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -242,7 +241,7 @@ class Seam:
         return merged
 
     def _merge(
-        self, site: Site, name: str, output: Any, hidden: Tensor | None, behind: Sequence[Parts] = ()
+        self, site: Site, name: str, output: Any, hidden: Tensor | None, behind: Behind | None = None
     ) -> Any:
         """Add what passed the output projection by and merge the modules of a one-head site into what its host module
         returned; None leaves it as it is."""
@@ -250,22 +249,20 @@ class Seam:
             return None
         several = isinstance(output, tuple | list)
         first = output[0] if several else output
-        active = site.active(
-            self.plan, name, self.entered if first.ndim == 2 and self.entered is not None else first
-        )
-        if not active and not behind:
+        acting = site.acting(self.plan, name)
+        if not acting and behind is None:
             return None
         states = self._by_token(first)
         watch = self.controller.watch_at(self.layer.index)
-        if behind:
-            states = add_behind(states, behind, self.layer.query_heads, watch)
-        if active:
+        if behind is not None:
+            states = behind.add(states, self.layer.query_heads, watch)
+        if acting:
             capture = Capture(
                 output=states[:, None],
                 hidden=None if hidden is None else self._by_token(hidden)[:, None],
                 positions=self.plan.positions,
             )
-            states = compose(capture, active, watch)[0][:, 0]
+            states = merge(capture, acting, self.plan, watch)[0][:, 0]
         merged = states.reshape(first.shape)
         made: Any = getattr(output, "_make", type(output))
         return made((merged, *output[1:])) if several else merged
