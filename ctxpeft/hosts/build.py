@@ -14,7 +14,7 @@ from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens, shared_parts
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.discover import Layer, embedding_shape
 from ctxpeft.hosts.positions import check_shiftable
-from ctxpeft.hosts.prompts import check_causal
+from ctxpeft.hosts.prompts import check_readable
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
@@ -59,7 +59,7 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
         return [Built(f"embeddings.{index}", index, None, only)]
     check_shiftable(model, spec, layers[0].turnable)
     if has_virtual_tokens(spec):
-        check_causal(model, layers)
+        check_readable(model, layers)
     chosen = in_scope(layers, spec)
     shapes = [at(layer.shape(spec)) for layer in chosen]
     modules = [ContextModule(spec, shape) for shape in shapes]

@@ -227,7 +227,7 @@ def _watched(model: nn.Module) -> dict[str, Wiring]:
     }
     try:
         if watchers:
-            _pass(model)
+            text_pass(model)
         with torch.no_grad():
             seen = {name: watcher.wiring() for name, watcher in watchers.items()}
     finally:
@@ -255,7 +255,7 @@ def _called(model: nn.Module) -> list[str]:
     ]
     try:
         if names:
-            _pass(model)
+            text_pass(model)
     finally:
         for hook in hooks:
             hook.remove()
@@ -272,8 +272,11 @@ def _has_weights(module: nn.Module) -> bool:
     return any(p.ndim >= 2 for p in module.parameters()) and submodule(module, RECURRENCE) is None
 
 
-def _pass(model: nn.Module) -> None:
-    """Two tokens through the base model, which is left in the mode it had."""
+def text_pass(model: nn.Module, called: nn.Module | None = None, **given: Any) -> None:
+    """Two tokens, or what is given, through the base model or the part of it that is called, without gradients.
+
+    No adapter acts, and the model is left in the mode it had. Raises HostError, in one sentence, where it fails.
+    """
     modes = {module: module.training for module in model.modules()}
     controller = model.__dict__.get("_ctxpeft")
     active = getattr(controller, "active", None)
@@ -282,7 +285,7 @@ def _pass(model: nn.Module) -> None:
         if controller is not None:
             controller.active = ()
         with torch.no_grad():
-            model(**two_tokens(model))
+            (model if called is None else called)(**(given or two_tokens(model)))
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0].rstrip(".") if lines else type(error).__name__

@@ -195,8 +195,8 @@ class Seam:
     def _states(self, capture: Capture, key: Tensor, value: Tensor) -> TextStates:
         """What this layer computed for the one row of this pass."""
         assert self.hidden is not None
-        unrotated, _ = self._project_kv(self.hidden[0])
-        return TextStates(key[0], unrotated, value[0], capture)
+        hidden, arguments = self.hidden[0], self.arguments
+        return TextStates(key[0], lambda: self._project(hidden, arguments)[0], value[0], capture)
 
     def _rotate_back(self, key: Tensor, by: int) -> Tensor:
         assert self.layer.rotary is not None
@@ -206,11 +206,14 @@ class Seam:
         return self.plan.known().prompts[owner][self.layer.index]
 
     def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._project(x, self.arguments)
+
+    def _project(self, x: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
         self.projecting = True
         try:
             if self.replays:
                 attention = self.layer.attention
-                return keys_and_values(attention, self.arguments, x.to(self.layer.weight().dtype))
+                return keys_and_values(attention, arguments, x.to(self.layer.weight().dtype))
             return self.layer.project_kv(x)
         finally:
             self.projecting = False

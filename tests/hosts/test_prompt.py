@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from peft import PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 import ctxpeft
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.count import count_parameters
+from ctxpeft.testing.hosts.configurations import tiny_config
 from ctxpeft.testing.tiny import FAMILIES, TinyTokenizer, perturb, tiny_model
 
 COUNT = 5
@@ -287,6 +289,50 @@ def test_models_that_look_both_ways_are_refused():
     model = tiny_model("gemma3_text", use_bidirectional_attention=True)
     with pytest.raises(HostError, match=r"modules\[0\]: parameterization 'prompt' needs a causal model"):
         ctxpeft.attach(model, variant())
+    assert "_ctxpeft" not in model.__dict__
+
+
+def from_the_sweep(model_type, **options):
+    """The tiny configuration that the sweep of all architectures builds."""
+    config = tiny_config(model_type)
+    for key, value in options.items():
+        setattr(config.get_text_config(decoder=True), key, value)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def test_models_that_refuse_embeddings_are_refused():
+    """Gemma 4 looks up the tokens of its embeddings: virtual tokens have none."""
+    with pytest.raises(HostError, match=r"reads embeddings which are no token's.*direct") as caught:
+        ctxpeft.attach(from_the_sweep("gemma4_text"), variant())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"), [("gemma3n_text", {}), ("gemma4_text", {"hidden_size_per_layer_input": 0})]
+)
+def test_layers_that_share_keys_and_values_read_those_of_the_prompt(family, options):
+    """The layer that shares another's keys and values sees the prompt in them, as it would before the input."""
+    model = from_the_sweep(family, sliding_window=64, **options)
+    handle = ctxpeft.attach(model, variant(), seed=0)
+    out = model(IDS).logits
+    with handle.disabled(), torch.no_grad():
+        read = model(inputs_embeds=embeddings(handle).expand(2, -1, -1), use_cache=True)
+        expected = model(IDS, past_key_values=read.past_key_values).logits
+    close(out, expected, 1e-4)
+    model(IDS, labels=IDS).loss.backward()
+    assert bool((dict(handle.named_parameters())[EMBEDDING].grad != 0).any())
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "falcon_h1", "lfm2_moe", "jamba", "minimax"])
+def test_models_with_other_layers_than_attention_are_refused(family):
+    """A recurrent layer would not see the virtual tokens: refused when attaching, in one sentence."""
+    model = from_the_sweep(family)
+    with pytest.raises(HostError, match=r"by attention alone.*use parameterization") as caught:
+        ctxpeft.attach(model, variant())
+    assert "\n" not in str(caught.value)
     assert "_ctxpeft" not in model.__dict__
 
 
