@@ -26,7 +26,7 @@ def check_readable(model: nn.Module, layers: list[Layer]) -> None:
     if bidirectional or getattr(config, "is_encoder_decoder", False):
         raise HostError(
             "parameterization 'prompt' needs a causal model: in this one the virtual tokens would see the input, and "
-            "what the model computes for them would depend on it"
+            "what the model computes for them would depend on it; use parameterization 'direct' or 'mlp'"
         )
     if getattr(model, "_is_stateful", False) or _others(model, layers):
         raise HostError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.fused import applicable, attention_with_mass
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.site import Behind, Site, merge
+from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
 
@@ -38,10 +39,14 @@ class Seam:
         self.behind: Behind | None = None
         self.attended = False
         self.projecting = False
-        self.carries_plan = _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention)
+        self.carries_plan = layer.first is not layer.attention and all(
+            _takes_any_keyword(module) for module in (layer.first, layer.attention)
+        )
         self.attention_site = Site()
         self.ffn_site = Site()
         self.residual_site = Site()
+        self.installed: list[tuple[nn.Module, Site]] = []
+        self.time_first: set[str] = set()
         self.entered: Tensor | None = None
         self.entered_ffn: Tensor | None = None
         self.original_config: Any = None
@@ -61,8 +66,21 @@ class Seam:
         return found
 
     def site(self, name: str) -> Site:
-        """Where the modules of a site of the spec are kept."""
-        return {"ffn": self.ffn_site, "residual": self.residual_site}.get(name, self.attention_site)
+        """Where the modules of a site of the spec are kept: in a module of the host, from the first one on."""
+        layer = self.layer
+        attention = (layer.attention, self.attention_site)
+        beside = {"residual": (layer.last, self.residual_site)}
+        if layer.ffn is not None:
+            beside["ffn"] = (layer.ffn[1], self.ffn_site)
+        module, site = beside.get(name, attention)
+        spot = None if name == "head" else layer.spot(cast(Any, name))
+        if spot is not None and spot.time_first:
+            self.time_first.add(name)
+        if all(site is not there for _, there in self.installed):
+            holder = _holder(module)
+            holder.ctxpeft = site
+            self.installed.append((holder, site))
+        return site
 
     def install(self) -> None:
         """Register the hooks and the config copy."""
@@ -75,8 +93,8 @@ class Seam:
         hooks = [
             attention.register_forward_pre_hook(self._enter_attention, with_kwargs=True),
             layer.output.register_forward_hook(self._leave_attention),
-            layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True),
-            layer.decoder.register_forward_hook(self._leave_layer),
+            layer.first.register_forward_pre_hook(self._enter_layer, with_kwargs=True),
+            layer.last.register_forward_hook(self._leave_layer),
         ]
         point = layer.unrotated_point()
         if point is not None:
@@ -85,19 +103,7 @@ class Seam:
             first, last = layer.ffn
             hooks.append(first.register_forward_pre_hook(self._enter_ffn, with_kwargs=True))
             hooks.append(last.register_forward_hook(self._leave_ffn))
-        for module, site in self.places():
-            module.ctxpeft = site
         self.removers = [hook.remove for hook in hooks]
-
-    def places(self) -> list[tuple[nn.Module, Site]]:
-        """The host's modules and the sites that live in them."""
-        layer = self.layer
-        places = [(layer.attention, self.attention_site)]
-        if layer.owns:
-            places.append((layer.decoder, self.residual_site))
-            if layer.ffn is not None:
-                places.append((layer.ffn[1], self.ffn_site))
-        return [(_holder(module), site) for module, site in places]
 
     def remove(self) -> None:
         """Leave the layer as it was found."""
@@ -107,8 +113,8 @@ class Seam:
         if self.layer.wiring is not None:
             attention.config = self.original_config
         del attention.__dict__[SEAM]
-        for module, _ in self.places():
-            del module.ctxpeft
+        for holder, _ in self.installed:
+            del holder.ctxpeft
 
     def remove_adapter(self, name: str) -> None:
         """Forget the modules of one adapter; after the last one the layer is as it was found."""
@@ -124,7 +130,7 @@ class Seam:
     def _enter_layer(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        self.entered = args[0] if args else kwargs.get("hidden_states")
+        self.entered = entered(args, kwargs)
         if self.carries_plan:
             kwargs.setdefault(PLAN, self.controller.plan())
         return args, kwargs
@@ -134,7 +140,7 @@ class Seam:
     ) -> tuple[Any, dict[str, Any]]:
         plan = kwargs.pop(PLAN, None)
         self.plan = self.controller.plan() if plan is None else plan
-        self.hidden = kwargs.get("hidden_states", args[0] if args else None)
+        self.hidden = entered(args, kwargs)
         self.arguments = bound(module, args, kwargs) if self.replays else {}
         self.attended, self.behind = False, None
         return args, kwargs
@@ -230,7 +236,7 @@ class Seam:
         return merged
 
     def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.entered_ffn = args[0] if args else kwargs.get("hidden_states")
+        self.entered_ffn = entered(args, kwargs)
 
     def _leave_ffn(self, module: nn.Module, args: Any, output: Any) -> Any:
         merged = self._merge(self.ffn_site, "ffn", output, self.entered_ffn)
@@ -239,8 +245,8 @@ class Seam:
 
     def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> Any:
         merged = self._merge(self.residual_site, "residual", output, self.entered)
-        self.entered = None
-        self.plan = Plan(())
+        if self.layer.first is self.layer.last:
+            self.entered, self.plan = None, Plan(())
         return merged
 
     def _merge(
@@ -250,30 +256,30 @@ class Seam:
         returned; None leaves it as it is."""
         if not self.plan.names:
             return None
-        several = isinstance(output, tuple | list)
-        first = output[0] if several else output
         acting = site.acting(self.plan, name)
         if not acting and behind is None:
             return None
-        states = self._by_token(first)
+        first = first_tensor(output)
+        assert first is not None
+        turned = name in self.time_first
+        states = self._by_token(first, turned)
         watch = self.controller.watch_at(self.layer.index)
         if behind is not None:
             states = behind.add(states, self.layer.query_heads, watch)
         if acting:
             capture = Capture(
                 output=states[:, None],
-                hidden=None if hidden is None else self._by_token(hidden)[:, None],
+                hidden=None if hidden is None else self._by_token(hidden, turned)[:, None],
                 positions=self.plan.positions,
             )
             states = merge(capture, acting, self.plan, watch)[0][:, 0]
-        merged = states.reshape(first.shape)
-        made: Any = getattr(output, "_make", type(output))
-        return made((merged, *output[1:])) if several else merged
+        merged = (states.transpose(0, 1) if turned else states).reshape(first.shape)
+        return with_first(output, merged)
 
-    def _by_token(self, states: Tensor) -> Tensor:
-        """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis."""
+    def _by_token(self, states: Tensor, turned: bool) -> Tensor:
+        """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis, or tokens come first."""
         if states.ndim == 3 or self.entered is None:
-            return states
+            return states.transpose(0, 1) if turned else states
         return states.reshape(*self.entered.shape[:2], -1)
 
 

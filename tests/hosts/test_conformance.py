@@ -32,12 +32,16 @@ SPAN = {
     "causal/bloom": "ALiBi outside the interface",
     "causal/gptj": "outside the interface",
     "causal/ctrl": "an FFN that is a container",
+    "causal/xlnet": "tokens first",
+    "causal/xlm": "layers in parts",
     "causal/mamba": "no attention",
     "seq2seq/t5": "position bias, three stacks",
     "seq2seq/bart": "three stacks",
     "masked/bert": "bidirectional, post-norm",
     "masked/modernbert": "bidirectional, sliding window",
     "masked/mpnet": "position bias outside the interface",
+    "masked/albert": "one layer for all",
+    "masked/funnel": "pooled tokens",
     "masked/deberta": "disentangled attention outside the interface",
 }
 
