@@ -308,8 +308,9 @@ def text_pass(model: nn.Module, called: nn.Module | None = None, /, **given: Any
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0].rstrip(".") if lines else type(error).__name__
+        whole = "; ctxpeft serves models that run on token ids alone" if called is None else ""
         raise HostError(
-            f"a pass of a few tokens through this model ({type(model).__name__}) fails: {reason}"
+            f"a pass of a few tokens through this model ({type(model).__name__}) fails: {reason}{whole}"
         ) from error
     finally:
         for module, mode in modes.items():
