@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -296,14 +297,8 @@ def text_pass(model: nn.Module, called: nn.Module | None = None, /, **given: Any
 
     No adapter acts, and the model is left in the mode it had. Raises HostError, in one sentence, where it fails.
     """
-    modes = {module: module.training for module in model.modules()}
-    controller = model.__dict__.get("_ctxpeft")
-    active = getattr(controller, "active", None)
     try:
-        model.eval()
-        if controller is not None:
-            controller.active = ()
-        with torch.no_grad():
+        with without_adapters(model):
             (model if called is None else called)(**(given or few_tokens(model)))
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -312,11 +307,25 @@ def text_pass(model: nn.Module, called: nn.Module | None = None, /, **given: Any
         raise HostError(
             f"a pass of a few tokens through this model ({type(model).__name__}) fails: {reason}{whole}"
         ) from error
+
+
+@contextlib.contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Inside the block the base runs in eval mode, without gradients and without any adapter of ours."""
+    modes = {module: module.training for module in model.modules()}
+    controller: Any = model.__dict__.get("_ctxpeft")
+    before = ((), None) if controller is None else (controller.active, controller.routed)
+    if controller is not None:
+        controller.active, controller.routed = (), None
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode
         if controller is not None:
-            controller.active = active
+            controller.active, controller.routed = before
 
 
 def few_tokens(model: Any, count: int = TOKENS) -> dict[str, Tensor]:

@@ -18,6 +18,9 @@ from ctxpeft.hosts.passes import Pass, PromptKV
 from ctxpeft.hosts.probe import text_pass
 from ctxpeft.hosts.site import Site
 
+READ_BEFORE = "_ctxpeft_reads_prompts"
+"""Marks a model on which virtual tokens were found to be what they claim to be."""
+
 
 def check_readable(model: nn.Module, layers: list[Layer]) -> None:
     """Raises HostError where the virtual tokens would have to see the input, or not all of them would be seen."""
@@ -110,7 +113,7 @@ class Prompts:
         like: Tensor = base.get_input_embeddings().weight
         tokens: Tensor = owner()
         with self.controller.record() as found, _without_checkpointing(base, tokens.requires_grad):
-            out = base(inputs_embeds=tokens.to(like.device, like.dtype)[None], use_cache=False)
+            out = base(inputs_embeds=tokens.to(like.device, like.dtype)[None].clone(), use_cache=False)
         pairs = {layer: (states.rotated_key, states.value) for layer, states in found.items()}
         if tokens.requires_grad and torch.is_grad_enabled() and _sharded(base):
             states = [t for pair in pairs.values() for t in pair]

@@ -336,6 +336,46 @@ def test_models_with_other_layers_than_attention_are_refused(family):
     assert "_ctxpeft" not in model.__dict__
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["roberta", "diffllama", "hrm_text", "inkling_text"])
+def test_models_that_do_not_read_the_prompt_as_tokens_are_refused(family, dtype):
+    """Positions counted by the model itself, two attentions in one, layers called in turn, convolutions."""
+    model = from_the_sweep(family, is_decoder=True).to(dtype)
+    base, flags = model(IDS).logits, [p.requires_grad for p in model.parameters()]
+    with pytest.raises(
+        HostError, match=r"\d+% of what two such tokens do is missing.*'direct' or 'mlp'"
+    ) as caught:
+        ctxpeft.attach(model, variant())
+    assert "\n" not in str(caught.value)
+    assert "_ctxpeft" not in model.__dict__
+    assert torch.equal(model(IDS).logits, base)
+    assert [p.requires_grad for p in model.parameters()] == flags
+
+
+def test_what_is_measured_leaves_no_trace():
+    """The check draws nothing from the global random state and leaves other adapters as they act."""
+    model = host("llama")
+    other = ctxpeft.attach(model, "prefix-tuning", name="other", seed=0)
+    ctxpeft.activate(model, [])
+    state = torch.random.get_rng_state()
+    ctxpeft.attach(model, variant(), seed=0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert sorted(model.__dict__["_ctxpeft"].handles) == ["default", "other"]
+    assert model.__dict__["_ctxpeft"].active == ("default",)
+    assert other.attached
+
+
+def test_a_model_that_scales_its_embeddings_in_place_leaves_the_prompt_alone():
+    """CTRL multiplies what it is given."""
+    model = from_the_sweep("ctrl")
+    handle = ctxpeft.attach(model, variant(), seed=0)
+    before = embeddings(handle).detach().clone()
+    out = model(IDS).logits
+    with handle.disabled():
+        close(out, prepended(model, before, IDS, MASKS["none"]), 1e-4)
+    assert torch.equal(embeddings(handle), before)
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma", "gpt2"])
 def test_prompts_begin_as_tokens(family):
     """Drawn ones are embeddings as the host scales them; those of a text repeat until there are enough."""
