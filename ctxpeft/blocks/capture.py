@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, Hq query heads, d query width, dv value width, D hidd
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 ProjectKV = Callable[[Tensor], tuple[Tensor, Tensor]]
 RotateBack = Callable[[Tensor, int], Tensor]
 PromptKV = Callable[[nn.Module], tuple[Tensor, Tensor]]
+Chosen = slice | Tensor
+"""Rows of a batch: those side by side, or their numbers."""
 
 
 @dataclass
@@ -48,6 +50,37 @@ class Capture:
         assert x is not None, f"the host captured no '{name}'"
         chosen: Tensor = x if heads is None or x.shape[1] == 1 else x.index_select(1, heads)
         return chosen
+
+    def rows(self, chosen: Chosen) -> Capture:
+        """The same state for some rows of the batch, as views where they lie side by side."""
+        batch = self.output.shape[0]
+        if isinstance(chosen, slice) and chosen == slice(0, batch):
+            return self
+
+        def pick(t: Tensor) -> Tensor:
+            return choose(t, chosen) if t.shape[0] == batch else t  # else one that all rows share
+
+        def later(ask: Callable[[], Tensor] | None) -> Callable[[], Tensor] | None:
+            return None if ask is None else lambda: pick(ask())
+
+        def some(t: Tensor | None) -> Tensor | None:
+            return None if t is None else pick(t)
+
+        return replace(
+            self,
+            output=pick(self.output),
+            hidden=some(self.hidden),
+            rotated=some(self.rotated),
+            unrotated=some(self.unrotated),
+            log_mass=later(self.log_mass),
+            key_count=later(self.key_count),
+            positions=later(self.positions),
+        )
+
+
+def choose(t: Tensor, chosen: Chosen) -> Tensor:
+    """Some rows of a tensor (B, ...)."""
+    return t[chosen] if isinstance(chosen, slice) else t.index_select(0, chosen)
 
 
 class Read(NamedTuple):

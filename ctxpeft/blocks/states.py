@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,11 +15,12 @@ class TextStates:
     """One layer, one text of S tokens, no adapter active.
 
     rotated_key (Hkv, S, d): as cached, with the text standing right before position 0 (or from 0 on, where the slots
-    say so). key (Hkv, S, d): before RoPE, key norm included. value (Hkv, S, dv). capture: the site's own state in that
-    pass, one row.
+    say so). value (Hkv, S, dv). key: -> (Hkv, S, d), before RoPE, key norm included; a function, because a layer that
+    shares the keys of another has none of its own (it raises HostError). capture: the site's own state in that pass,
+    one row.
     """
 
     rotated_key: Tensor
-    key: Tensor
+    key: Callable[[], Tensor]
     value: Tensor
     capture: Capture

@@ -64,7 +64,7 @@ def command(
     if (path is None) == (storage is None):
         raise CtxpeftError("expected the folder of a search, or --storage URL")
     if path is not None:
-        found = Found(_archive(path), out or (path if path.is_dir() else path.parent))
+        found = Found(_archive(path, study), out or (path if path.is_dir() else path.parent))
     elif out is None:
         raise CtxpeftError("with --storage, say where to write: --out DIR")
     else:
@@ -97,7 +97,7 @@ def _compare(studies: list[Path], storage: str | None, targets: list[float] | No
     print_efficiency(result)
 
 
-def _archive(path: Path) -> Archive:
+def _archive(path: Path, study: str | None = None) -> Archive:
     """A study from its folder's database, or from its file."""
     from ctxpeft.search.archive import archive_of, read_archive
     from ctxpeft.search.storage import load_study
@@ -114,4 +114,4 @@ def _archive(path: Path) -> Archive:
         raise CtxpeftError(
             f"{path} holds no study.db{why or ': expected the folder of a search, or --storage URL'}"
         )
-    return archive_of(load_study(f"sqlite:///{(path / 'study.db').as_posix()}", None))
+    return archive_of(load_study(f"sqlite:///{(path / 'study.db').as_posix()}", study))

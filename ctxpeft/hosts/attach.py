@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctxpeft.blocks.shared import SharedBlocks
+from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.build import build
 from ctxpeft.hosts.compile import compile_inits
@@ -19,6 +19,8 @@ from ctxpeft.hosts.discover import discover
 from ctxpeft.hosts.freeze import freeze, remember
 from ctxpeft.hosts.handle import BaseHandle, Handle
 from ctxpeft.hosts.positions import content_shift
+from ctxpeft.hosts.prompt_check import NAME as PROBE
+from ctxpeft.hosts.prompt_check import check_prompts
 from ctxpeft.hosts.root import Root
 from ctxpeft.hosts.seam import Seam
 from ctxpeft.hosts.vocabulary import fill_from_vocabulary
@@ -77,6 +79,8 @@ def place(
             return inject(model, variant, name)
         layers = discover(model)
         built = build(model, layers, variant)
+    if any(has_virtual_tokens(spec) for spec in variant.modules) and name != PROBE:
+        check_prompts(model, lambda probe: place(model, probe, PROBE, seed=None))
     remember(model)
     controller = controller_of(model, create=True)
     root = Root.of(model, controller)

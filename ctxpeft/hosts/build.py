@@ -14,7 +14,7 @@ from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens, shared_parts
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.discover import Layer, embedding_shape
 from ctxpeft.hosts.positions import check_shiftable
-from ctxpeft.hosts.prompts import check_causal
+from ctxpeft.hosts.prompts import check_readable
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
@@ -57,11 +57,12 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
     if spec.site == "embeddings":
         only = ContextModule(spec, at(embedding_shape(model)))
         return [Built(f"embeddings.{index}", index, None, only)]
-    check_shiftable(model, spec, layers[0].turnable)
-    if has_virtual_tokens(spec):
-        check_causal(model, layers)
+    check_one_sequence(model, spec)
     chosen = in_scope(layers, spec)
     shapes = [at(layer.shape(spec)) for layer in chosen]
+    if has_virtual_tokens(spec):
+        check_readable(model, layers)
+    check_shiftable(model, spec, layers[0].turnable)
     modules = [ContextModule(spec, shape) for shape in shapes]
     found = [
         Built(f"{layer.prefix}.{index}", index, layer.index, module)
@@ -70,6 +71,22 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
     if not shared_parts(spec) and not has_virtual_tokens(spec):
         return found
     return [Built(f"shared.{index}", index, None, SharedBlocks(modules, shapes[0])), *found]
+
+
+def check_one_sequence(model: nn.Module, spec: ModuleSpec) -> None:
+    """Raises HostError where a module asks something of one sequence and the model reads one and writes another."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return
+    if spec.scope.tokens != "all":
+        raise HostError(
+            "scope.tokens tells the prompt of a sequence from what is generated after it; in an encoder-decoder say "
+            "scope.stack: encoder (the prompt) or decoder (what is generated)"
+        )
+    if getattr(getattr(spec.memory, "init", None), "compiles", False):
+        raise HostError(
+            "a memory that begins from a text needs a model with one stack, which reads the text as its input; in an "
+            "encoder-decoder begin from init: {kind: normal}"
+        )
 
 
 def in_scope(layers: list[Layer], spec: ModuleSpec) -> list[Layer]:

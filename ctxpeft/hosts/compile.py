@@ -13,6 +13,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.hosts.build import Built
 from ctxpeft.hosts.controller import Controller
 from ctxpeft.hosts.device import execution_device
+from ctxpeft.hosts.probe import text_pass
 from ctxpeft.spec.blocks import InitSpec, Place
 from ctxpeft.spec.variant import Variant
 
@@ -63,13 +64,8 @@ def read_text(model: nn.Module, controller: Controller, ids: list[int], where: P
     positions = torch.arange(len(ids), device=device)[None]
     if where == "before" and has_rotary_positions(model):
         positions = positions - len(ids)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), controller.record() as found:
-            model(input_ids=tokens, position_ids=positions, use_cache=False)
-    finally:
-        model.train(training)
+    with controller.record() as found:
+        text_pass(model, None, input_ids=tokens, position_ids=positions, use_cache=False)
     return found
 
 

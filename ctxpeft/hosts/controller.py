@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.errors import HostError, did_you_mean
+from ctxpeft.hosts.rows import Rows
 
 if TYPE_CHECKING:
     from ctxpeft.blocks.capture import Capture
@@ -19,29 +20,6 @@ if TYPE_CHECKING:
     from ctxpeft.hosts.passes import Pass
 
 ATTRIBUTE = "_ctxpeft"
-
-
-class Rows:
-    """One adapter for each row of a batch: `names` in the order they were attached, and a tensor of places in it.
-
-    A compiled model takes the tensor as an input, so another assignment of the same adapters is no recompilation.
-    """
-
-    def __init__(self, rows: Sequence[str | None], attached: Sequence[str], device: torch.device) -> None:
-        self.names = tuple(name for name in attached if name in rows)
-        self._index = torch.tensor(
-            [-1 if row is None else self.names.index(row) for row in rows], dtype=torch.long, device=device
-        )
-
-    def index(self, batch: int, device: torch.device) -> Tensor:
-        """(B,) the place in `names` of each row's adapter, -1 for none; a row may come several times (beams).
-
-        Raises HostError if the batch is no multiple of the rows.
-        """
-        given = self._index.shape[0]
-        if batch % given:
-            raise HostError(f"route names {given} rows and the batch has {batch}")
-        return self._index.to(device).repeat_interleave(batch // given, output_size=batch)
 
 
 class Plan(NamedTuple):
@@ -56,12 +34,17 @@ class Plan(NamedTuple):
 
         `tokens` is the module's `scope.tokens`. Beams share the row of their prompt.
         """
-        served = self._rows(name, batch, device)
+        served, mine = self._rows(name, batch, device), self.token_mask(tokens, device)
+        if served is None or mine is None:
+            return served if mine is None else mine
+        return mine & served
+
+    def token_mask(self, tokens: str, device: torch.device) -> Tensor | None:
+        """Which tokens a module of that `scope.tokens` acts on, booleans (B, T), or None for all."""
         if tokens == "all":
-            return served
+            return None
         generated = self.known().generated().to(device)
-        mine = generated if tokens == "generated" else ~generated
-        return mine if served is None else mine & served
+        return generated if tokens == "generated" else ~generated
 
     def _rows(self, name: str, batch: int, device: torch.device) -> Tensor | None:
         if self.rows is None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.device import execution_device
-from ctxpeft.hosts.families import FFN, PROJECTED_BY
-from ctxpeft.hosts.probe import Wiring, around, submodule, wirings
+from ctxpeft.hosts.families import CROSS
+from ctxpeft.hosts.parts import parts
+from ctxpeft.hosts.probe import Wiring, wirings
 from ctxpeft.hosts.rotary import Rotary, check_turnable
+from ctxpeft.hosts.spots import Place, Site, Spot, Spots
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 
 Stack = Literal["decoder", "encoder", "cross"]
+LACKS = {
+    "attention_output": "returns no states behind its attention to stand at",
+    "ffn": "has no FFN to stand beside",
+    "residual": "hands on no single residual stream to stand at",
+}
 OUTSIDE_SITES = "attention_output, ffn, residual and embeddings"
 SUPPORTED = (
     "it serves every model whose attention calls transformers' attention interface, and at the sites "
@@ -29,11 +36,12 @@ class Layer:
     """One attention of a host and the layer around it.
 
     index counts the attentions, from 0; number counts those of one stack. name: that of the layer; attribute: what its
-    attention is called. output: the module behind which the site `attention_output` stands. ffn: the modules that take
-    the input and give the output of the FFN. wiring: None where the attention does not call the interface and has no
-    head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`. rotary: how
-    its keys turn by position, where the recorded pass confirms it. turnable: whether every layer of the model has that,
-    by angles that do not depend on the length of the input.
+    attention is called. first, last: the modules that take the layer's input and give its output, both the layer itself
+    where that is one module. output: the module behind which the site `attention_output` stands. ffn: the modules that
+    take the input and give the output of the FFN. wiring: None where the attention does not call the interface and has
+    no head site. owns: the first attention of its layer, the one that keeps the sites `ffn` and `residual`. rotary: how
+    its keys turn by position, where the recorded pass confirms it. spots: what its other sites hold. turnable: whether
+    every layer of the model has a rotary embedding, by angles that do not depend on the length of the input.
     """
 
     index: int
@@ -42,14 +50,15 @@ class Layer:
     prefix: str
     name: str
     attribute: str
-    decoder: nn.Module
+    first: nn.Module
+    last: nn.Module
     attention: nn.Module
     output: nn.Module
     ffn: tuple[nn.Module, nn.Module] | None
     wiring: Wiring | None
-    hidden_width: int
     owns: bool
     rotary: Rotary | None
+    spots: Spots
     turnable: bool = False
 
     @property
@@ -72,6 +81,24 @@ class Layer:
         """d, 0 without a head site."""
         return 0 if self.wiring is None else self.wiring.query_width
 
+    @property
+    def hidden_width(self) -> int:
+        """D, the width of what enters the attention."""
+        if self.wiring is not None:
+            return self.wiring.hidden_width
+        spot = self.spots.of(self.index, "attention_output")
+        return 0 if spot is None else spot.taken
+
+    def spot(self, site: Site) -> Spot | None:
+        """What stands at a site that is not at the heads, None where the layer has no such site. A residual stream is
+        as wide as the model, or as what its attention adds to it; several streams side by side are none."""
+        found = self.spots.of(self.index, site)
+        if found is None or site != "residual":
+            return found
+        inner = self.spots.of(self.index, "attention_output")
+        widths = {_model_width(self.spots.model), None if inner is None else inner.width}
+        return found if found.width in widths else None
+
     def shape(self, spec: ModuleSpec) -> SiteShape:
         """The shape of a module's site in this layer. Raises HostError where the layer lacks the site, a head, a
         source or the rotary embedding that the module asks for."""
@@ -79,24 +106,14 @@ class Layer:
         if getattr(spec.memory, "position", None) == "before":
             config = getattr(self.attention, "config", None)
             check_turnable(self.rotary, str(getattr(config, "model_type", "the model")))
-        if spec.site == "ffn" and self.ffn is None:
-            raise HostError(f"{self.name} ({type(self.decoder).__name__}) has no FFN to stand beside")
-        if (
-            spec.site == "residual"
-            and self.wiring is not None
-            and not self.wiring.one_stream
-            and not self.wiring.meta
-        ):
-            raise HostError(
-                f"{self.name} ({type(self.decoder).__name__}) hands on no single residual stream to stand at"
-            )
-        if spec.site != "head":
-            return _one_head(self.hidden_width, weight, execution_device(self.attention, weight))
+        device = execution_device(self.attention, weight)
+        if spec.site in ("attention_output", "ffn", "residual"):
+            return self._beside(spec, spec.site, weight, device)
         wiring = self.wiring
         if wiring is None:
             raise HostError(
-                f"the attention of {self.name} ({type(self.attention).__name__}) does not call transformers' attention "
-                f"interface, so it has no site 'head'; the sites {OUTSIDE_SITES} work"
+                f"{self._names()} does not call transformers' attention interface, so it has no site 'head'; "
+                f"{self._works()}"
             )
         if not spec.projected and wiring.query_heads * wiring.value_width != self.hidden_width:
             raise HostError(
@@ -121,9 +138,32 @@ class Layer:
             softcap=wiring.softcap,
             hidden_width=wiring.hidden_width,
             dtype=weight.dtype,
-            device=execution_device(self.attention, weight),
+            device=device,
             turnable=self.turnable,
         )
+
+    def _beside(self, spec: ModuleSpec, site: Site, weight: Tensor, device: torch.device) -> SiteShape:
+        """The shape of a site that is not at the heads. Raises HostError where the layer has none."""
+        spot = self.spot(site)
+        if spot is None:
+            raise HostError(f"{self.name} ({type(self.last).__name__}) {LACKS[site]}; {self._works()}")
+        if spec.scope.tokens != "all" and not spot.whole:
+            raise HostError(
+                f"{self.name} ({type(self.last).__name__}) does not hold the tokens one by one (they are pooled or "
+                "padded), so scope.tokens cannot be told there; scope.tokens: all works"
+            )
+        taken = spot.taken if spec.query.source == "hidden" else spot.width
+        return replace(_one_head(spot.width, weight, device), source_width=taken, hidden_width=spot.taken)
+
+    def _works(self) -> str:
+        """What a refusal ends with: the sites that there are."""
+        outside: tuple[Site, ...] = ("attention_output", "ffn", "residual")
+        there = ["head"] * (self.wiring is not None) + [
+            site for site in outside if self.spot(site) is not None
+        ]
+        if has_embeddings(self.spots.model):
+            there.append("embeddings")
+        return f"the sites {', '.join(there)} work" if len(there) > 1 else f"the site {there[0]} works"
 
     def window(self) -> int | None:
         """How many tokens back a query sees, where that is limited."""
@@ -186,15 +226,28 @@ def embeddings(model: nn.Module) -> list[nn.Module]:
 
     Raises HostError for a model without one.
     """
-    getter = getattr(model, "get_input_embeddings", None)
-    first = getter() if callable(getter) else None
-    weight = getattr(first, "weight", None)
-    if not isinstance(first, nn.Module) or not isinstance(weight, Tensor):
-        raise HostError("this model has no token embedding to stand at (site 'embeddings')")
+    first = _embedding(model)
+    if first is None:
+        raise HostError(
+            "this model has no token embedding to stand at (site 'embeddings'); the sites of its layers work"
+        )
+    weight = first.weight
     sharing = [
         m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is weight and m is not first
     ]
     return [first, *sharing]
+
+
+def has_embeddings(model: nn.Module) -> bool:
+    """Whether the model has a token embedding."""
+    return _embedding(model) is not None
+
+
+def _embedding(model: nn.Module) -> nn.Module | None:
+    getter = getattr(model, "get_input_embeddings", None)
+    first = getter() if callable(getter) else None
+    weight = getattr(first, "weight", None)
+    return first if isinstance(first, nn.Module) and isinstance(weight, Tensor) else None
 
 
 def embedding_shape(model: nn.Module) -> SiteShape:
@@ -227,8 +280,11 @@ def discover(model: nn.Module) -> list[Layer]:
         called = getattr(config, "model_type", "") or type(model).__name__
         raise HostError(f"ctxpeft finds no attention it can serve in this model ({called}); {SUPPORTED}")
     layers: list[Layer] = []
+    places: dict[Place, tuple[str, str]] = {}
+    stacks: dict[int, str] = {}
+    spots = Spots(model, places, stacks)
     for name, wiring in found.items():
-        layers.append(_layer(model, layers, name, wiring))
+        layers.append(_layer(model, layers, name, wiring, spots))
     main = "decoder" if any(layer.stack == "decoder" for layer in layers) else "encoder"
     for layer in layers:
         layer.prefix = f"{'layers' if layer.stack == main else layer.stack}.{layer.number}"
@@ -238,30 +294,34 @@ def discover(model: nn.Module) -> list[Layer]:
     return layers
 
 
-def _layer(model: nn.Module, before: list[Layer], name: str, wiring: Wiring | None) -> Layer:
-    layer = around(name)
-    decoder, attention = model.get_submodule(layer), model.get_submodule(name)
-    stack = _stack(model, name, wiring)
-    parent, _, attribute = name.rpartition(".")
-    output = submodule(model.get_submodule(parent), PROJECTED_BY) if attribute == "self" else None
-    pairs = [(submodule(decoder, first), submodule(decoder, last)) for first, last in FFN]
-    ffn = next(((a, b) for a, b in pairs if _is_called(a) and _is_called(b)), None)
-    hidden = wiring.hidden_width if wiring is not None else _hidden_width(model)
+def _layer(model: nn.Module, before: list[Layer], name: str, wiring: Wiring | None, spots: Spots) -> Layer:
+    """One layer; its sites are added to the places of the spots."""
+    index, its = len(before), parts(model, name, wiring is not None)
+    stack, attention = _stack(model, name, wiring), model.get_submodule(name)
+    alone = its.layer == name and not its.in_pieces
+    owns = not alone and all(other.name != its.layer for other in before)
+    spots.stacks[index] = stack
+    spots.places[index, "attention_output"] = (name, its.output)
+    if owns:
+        spots.places[index, "residual"] = (its.first, its.last)
+        if its.ffn is not None:
+            spots.places[index, "ffn"] = its.ffn
     return Layer(
-        index=len(before),
+        index=index,
         number=sum(layer.stack == stack for layer in before),
         stack=stack,
         prefix="",
-        name=layer,
-        attribute=attribute,
-        decoder=decoder,
+        name=its.layer,
+        attribute=name.rpartition(".")[2],
+        first=model.get_submodule(its.first),
+        last=model.get_submodule(its.last),
         attention=attention,
-        output=attention if output is None else output,
-        ffn=ffn,
+        output=model.get_submodule(its.output),
+        ffn=None if its.ffn is None else (model.get_submodule(its.ffn[0]), model.get_submodule(its.ffn[1])),
         wiring=wiring,
-        hidden_width=hidden,
-        owns=decoder is not attention and all(other.decoder is not decoder for other in before),
+        owns=owns,
         rotary=_rotary(model, name, attention, wiring),
+        spots=spots,
     )
 
 
@@ -273,21 +333,17 @@ def _rotary(model: nn.Module, name: str, attention: nn.Module, wiring: Wiring | 
     return found if found is None or wiring.turns is None else replace(found, applies=wiring.turns)
 
 
-def _is_called(module: nn.Module | None) -> TypeGuard[nn.Module]:
-    """Whether there is a module, and not a list of them."""
-    return module is not None and not isinstance(module, nn.ModuleList)
-
-
-def _hidden_width(model: Any) -> int:
+def _model_width(model: Any) -> int | None:
+    """D as the configuration tells it, None where it does not."""
     told = getattr(model.config.get_text_config(decoder=True), "hidden_size", None)
-    return told if isinstance(told, int) else embedding_shape(model).hidden_width
+    return told if isinstance(told, int) else None
 
 
 def _stack(model: Any, name: str, wiring: Wiring | None) -> Stack:
-    if wiring is not None and wiring.crosses:
+    if name.rpartition(".")[2] in CROSS if wiring is None else wiring.crosses:
         return "cross"
-    parts = name.lower().split(".")
+    path = name.lower().split(".")
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        side = next((p for p in parts if "encoder" in p or "decoder" in p), "decoder")
+        side = next((p for p in path if "encoder" in p or "decoder" in p), "decoder")
         return "decoder" if "decoder" in side else "encoder"
     return "encoder" if wiring is not None and wiring.sees_later else "decoder"

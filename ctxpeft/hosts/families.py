@@ -8,7 +8,10 @@ FFN: tuple[tuple[str, str], ...] = (
     ("block_sparse_moe", "block_sparse_moe"),
     ("moe", "moe"),
     ("ffn.ffn", "ffn.ffn"),
+    ("ffn.linear_1", "ffn.linear_2"),
+    ("ffn", "ffn_output"),
     ("ffn", "ffn"),
+    ("ff.layer_1", "ff.layer_2"),
     ("ff", "ff"),
     ("ff_layer", "ff_layer"),
     ("feedforward", "feedforward"),
@@ -20,6 +23,8 @@ FFN: tuple[tuple[str, str], ...] = (
     ("intermediate.dense", "output.dense"),
     ("layer.1.DenseReluDense", "layer.1.DenseReluDense"),
     ("layer.2.DenseReluDense", "layer.2.DenseReluDense"),
+    ("layer.1.mlp", "layer.1.mlp"),
+    ("layer.2.mlp", "layer.2.mlp"),
 )
 """The FFN of a layer: the module that takes its input and the one that gives its output (the same where it is one)."""
 
@@ -29,12 +34,23 @@ ATTENTION: tuple[str, ...] = (
     "attention",
     "attn",
     "attn1",
+    "rel_attn",
     "self_att.self_attention",
 )
 """The attention of a layer that does not call the interface."""
 
+CROSS: tuple[str, ...] = ("encoder_attn", "cross_attn")
+"""The attention to an encoder of a layer that does not call the interface."""
+
+PIECES: tuple[tuple[str, str, str], ...] = (("attentions", "ffns", "layer_norm2"),)
+"""Lists beside each other that hold the parts of layers which are no modules (XLM): the attentions, the FFNs, and the
+norms that close a layer where they come last."""
+
 PROJECTED_BY = "output.dense"
 """Beside an attention called `self` (BERT), the module that projects what leaves its heads."""
+
+PROJECTED_IN: tuple[str, ...] = ("output.dense", "post_proj")
+"""Inside an attention that adds its input to what its heads say, the module that projects the latter."""
 
 ASIDE: tuple[str, ...] = ("patcher",)
 """Parts of a model whose attention only decides how the text is cut: no memory is trained there."""

@@ -10,6 +10,8 @@ from torch import nn
 from ctxpeft.hosts import quantized
 from ctxpeft.hosts.controller import ATTRIBUTE
 from ctxpeft.hosts.probe import ATTRIBUTE as WIRING
+from ctxpeft.hosts.prompts import READ_BEFORE as PROMPTS
+from ctxpeft.hosts.spots import ATTRIBUTE as SPOTS
 
 MARK = "ctxpeft"
 
@@ -48,8 +50,8 @@ def release(model: nn.Module) -> None:
     root = model.__dict__.get("_ctxpeft_root")
     if root is not None:
         root.remove()
-    model.__dict__.pop(ATTRIBUTE, None)
-    model.__dict__.pop(WIRING, None)
+    for name in (ATTRIBUTE, WIRING, SPOTS, PROMPTS):
+        model.__dict__.pop(name, None)
     state: dict[str, Any] = model.__dict__.pop("_ctxpeft_base", {"trainable": [], "ignored": ...})
     for parameter, trainable in state["trainable"]:
         parameter.requires_grad_(trainable)

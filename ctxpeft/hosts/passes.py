@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.controller import controller_of
+from ctxpeft.hosts.controller import ATTRIBUTE, controller_of
 
 IGNORED = -100
 PromptKV = dict[int, tuple[Tensor, Tensor]]
@@ -61,9 +61,10 @@ class Pass:
 
     def generated(self) -> Tensor:
         """(B, T) booleans: the token is generated, not prompt. By `ctxpeft.segments`, else by the labels, else by
-        the cache: what is processed on a cache that holds tokens is generated.
+        the cache: one token on a cache that holds others is generated, what a cache begins with is prompt.
 
-        Raises HostError where the mask of `ctxpeft.segments` has another shape than the tokens.
+        Raises HostError where none of them tells: several tokens on a cache (a prompt in chunks, drafted tokens), a
+        call that keeps no cache; or where the mask of `ctxpeft.segments` has another shape than the tokens.
         """
         batch, tokens = self.shape()
         if self.segments is not None:
@@ -77,6 +78,16 @@ class Pass:
         labels = self.given.get("labels")
         if isinstance(labels, Tensor) and labels.shape == (batch, tokens):
             return labels != IGNORED
+        if self.cached and tokens > 1:
+            raise HostError(
+                f"this pass puts {tokens} tokens on a cache of {self.cached}: whether they are prompt (in chunks) or "
+                "generated (drafted) cannot be told, and this variant's scope.tokens asks; say it with ctxpeft.segments"
+            )
+        if not self.cached and self.given.get("use_cache") is False:
+            raise HostError(
+                "this pass has no labels and keeps no cache: which of its tokens are generated cannot be told, and "
+                "this variant's scope.tokens asks; say it with ctxpeft.segments"
+            )
         return torch.full((batch, tokens), self.cached > 0, device=self.device())
 
     def positions(self) -> Tensor:
@@ -95,8 +106,8 @@ class Pass:
 def segments(model: nn.Module, generated: Tensor) -> Iterator[None]:
     """Inside the block `generated` (B, T_all), booleans, says which tokens are generated and which are prompt.
 
-    For modules with `scope.tokens`, where neither labels nor the cache tell: a forward pass over a whole text, or a
-    prompt that is processed in chunks. Rows are repeated for beams. Raises HostError if nothing is attached.
+    For modules with `scope.tokens`, where neither labels nor the cache tell: a forward pass over a whole text, a prompt
+    that is processed in chunks, drafted tokens. Rows are repeated for beams. Raises HostError if nothing is attached.
     """
     controller = controller_of(model)
     before, controller.segments = controller.segments, generated
@@ -104,3 +115,8 @@ def segments(model: nn.Module, generated: Tensor) -> Iterator[None]:
         yield
     finally:
         controller.segments = before
+
+
+def if_attached(model: nn.Module, generated: Tensor) -> contextlib.AbstractContextManager[None]:
+    """`segments` where an adapter of ours is attached; a bare model asks nothing."""
+    return segments(model, generated) if ATTRIBUTE in model.__dict__ else contextlib.nullcontext()

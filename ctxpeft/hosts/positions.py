@@ -36,7 +36,7 @@ def check_shiftable(model: nn.Module, spec: ModuleSpec, turnable: bool) -> None:
     if module_shift(spec, turnable) and NAME not in inspect.signature(model.forward).parameters:
         raise HostError(
             f"position 'offset' shifts the positions of the content; the forward of {type(model).__name__} takes no "
-            f"'{NAME}'"
+            f"'{NAME}'; slots with position 'raw' work"
         )
 
 

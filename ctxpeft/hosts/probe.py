@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, calls_interface, renamed, run_backend
 from ctxpeft.hosts.device import execution_device
-from ctxpeft.hosts.families import ASIDE, ATTENTION, RECURRENCE, REVERSIBLE
+from ctxpeft.hosts.families import ASIDE
+from ctxpeft.hosts.parts import parts, usual_attentions
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.rotary import Rotary
 from ctxpeft.hosts.wiring import Call, Chain, Record, Step, chain_to, query_step, same
 
 ATTRIBUTE = "_ctxpeft_wiring"
-ENCODER_TOKENS, TOKENS = 3, 2
+TOKENS, MORE = 2, 8
+
+
+class Tokens(NamedTuple):
+    """How many tokens a recorded pass had, in a decoder (or the only stack) and in an encoder before it."""
+
+    decoder: int
+    encoder: int
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Wiring:
     query_width d, value_width dv. scaling, softcap: on the content scores. crosses: its keys are of another sequence.
     sees_later: a query sees keys after it. query: the module that yields q before RoPE; key, value: the modules that
     make K and V of a hidden state (None: unknown). replays: K and V of a hidden state can be had from the attention's
-    own forward. one_stream: the layer around it hands on one residual stream (False: several, side by side).
+    own forward.
     turns: its keys are turned by position as the model's rotary embedding says (False: not at all, None: otherwise).
     projection: the submodule behind the heads. meta: the model has no weights, so values could not be looked at.
     """
@@ -48,7 +58,6 @@ class Wiring:
     key: Chain | None
     value: Chain | None
     replays: bool
-    one_stream: bool
     turns: bool | None
     projection: str | None
     meta: bool
@@ -72,7 +81,6 @@ class Watcher:
         attention.__dict__[SEAM] = self
         attention.config = renamed(attention, self.original_config)
         self.removers = [attention.register_forward_pre_hook(self._enter, with_kwargs=True)]
-        self.removers.append(model.get_submodule(around(name)).register_forward_hook(self._leave_around))
         self.removers += [
             module.register_forward_hook(self._see(name))
             for name, module in attention.named_modules()
@@ -94,11 +102,6 @@ class Watcher:
             given = [kwargs.get("hidden_states"), *args, *kwargs.values()]
             states = [x for x in given if isinstance(x, Tensor) and x.ndim == 3]
             self.record = Record(states, bound(module, args, kwargs), [])
-
-    def _leave_around(self, module: nn.Module, args: Any, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        if self.record is not None and isinstance(first, Tensor):
-            self.record.around = tuple(first.shape)
 
     def _see(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -146,13 +149,12 @@ class Watcher:
             hidden_width=record.inputs[0].shape[-1] if record.inputs else 0,
             scaling=scaling,
             softcap=record.softcap,
-            crosses=query.shape[2] == TOKENS and key.shape[2] == ENCODER_TOKENS,
+            crosses=query.shape[2] == TOKENS and key.shape[2] == TOKENS + 1,
             sees_later=record.sees_later,
             query=query_step(record),
             key=chain,
             value=chain_to(value, record),
             replays=self._replays(record),
-            one_stream=record.around[2:] == record.inputs[0].shape[2:] if record.inputs else False,
             turns=self._turns(chain, record),
             projection=projection,
             meta=query.is_meta,
@@ -227,7 +229,7 @@ def _watched(model: nn.Module) -> dict[str, Wiring]:
     }
     try:
         if watchers:
-            _pass(model)
+            text_pass(model)
         with torch.no_grad():
             seen = {name: watcher.wiring() for name, watcher in watchers.items()}
     finally:
@@ -237,97 +239,107 @@ def _watched(model: nn.Module) -> dict[str, Wiring]:
 
 
 def _called(model: nn.Module) -> list[str]:
-    """The attention modules, one a layer and known by their usual names, that do not call the interface."""
-    names = []
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2].isdigit() and not callable(getattr(module, REVERSIBLE, None)):
-            parts = ((part, submodule(module, part)) for part in ATTENTION)
-            found = next(
-                (f"{name}.{part}" for part, there in parts if there is not None and _has_weights(there)), None
-            )
-            names += [] if found is None else [found]
+    """The attention modules, known by their usual names, that do not call the interface and return rows of states."""
+    names = usual_attentions(model)
     ran: set[str] = set()
     hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda module, args, out, name=name: ran.add(name) if _by_row(out) else None
+        model.get_submodule(parts(model, name, interface=False).output).register_forward_hook(
+            lambda module, args, out, name=name: ran.add(name) if _by_token(out) else None
         )
         for name in names
     ]
     try:
         if names:
-            _pass(model)
+            some_tokens(model)
     finally:
         for hook in hooks:
             hook.remove()
     return [name for name in names if name in ran]
 
 
-def _by_row(output: Any) -> bool:
-    """Whether what a module returns begins with (B, T, D), one row in the recorded pass."""
+def _by_token(output: Any) -> bool:
+    """Whether what a module returns begins with (B, T, D) or (T, B, D), one row in the recorded pass."""
     first = output[0] if isinstance(output, tuple | list) else output
-    return isinstance(first, Tensor) and first.ndim == 3 and first.shape[0] == 1
+    return isinstance(first, Tensor) and first.ndim == 3 and 1 in first.shape[:2]
 
 
-def _has_weights(module: nn.Module) -> bool:
-    return any(p.ndim >= 2 for p in module.parameters()) and submodule(module, RECURRENCE) is None
+def record_pass(model: nn.Module, hooks: Callable[[nn.Module], list[RemovableHandle]]) -> Tokens:
+    """A pass of a few tokens through the model, or through a copy of it that can run without values, with hooks.
 
-
-def _pass(model: nn.Module) -> None:
-    """Two tokens through the base model, which is left in the mode it had."""
-    modes = {module: module.training for module in model.modules()}
-    controller = model.__dict__.get("_ctxpeft")
-    active = getattr(controller, "active", None)
+    Returns how many tokens there were. Raises HostError if the model refuses it.
+    """
+    subject = _without_values(model) if _device(model).type == "meta" else model
+    made = hooks(subject)
     try:
-        model.eval()
-        if controller is not None:
-            controller.active = ()
-        with torch.no_grad():
-            model(**two_tokens(model))
+        return some_tokens(subject)
+    finally:
+        for hook in made:
+            hook.remove()
+
+
+def some_tokens(model: nn.Module) -> Tokens:
+    """Two tokens through the model, or eight where it cannot read so few (a funnel); an encoder gets one more."""
+    given = few_tokens(model)
+    try:
+        text_pass(model, None, **given)
+    except HostError as error:
+        given = few_tokens(model, MORE)
+        try:
+            text_pass(model, None, **given)
+        except HostError:
+            raise error from None
+    counts = [given[name].shape[1] for name in ("decoder_input_ids", "input_ids") if name in given]
+    return Tokens(counts[0], counts[-1])
+
+
+def text_pass(model: nn.Module, called: nn.Module | None = None, /, **given: Any) -> None:
+    """Two tokens, or what is given, through the base model or the part of it that is called, without gradients.
+
+    No adapter acts, and the model is left in the mode it had. Raises HostError, in one sentence, where it fails.
+    """
+    try:
+        with without_adapters(model):
+            (model if called is None else called)(**(given or few_tokens(model)))
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0].rstrip(".") if lines else type(error).__name__
+        whole = "; ctxpeft serves models that run on token ids alone" if called is None else ""
         raise HostError(
-            f"a pass of two tokens through this model ({type(model).__name__}) fails: {reason}"
+            f"a pass of a few tokens through this model ({type(model).__name__}) fails: {reason}{whole}"
         ) from error
+
+
+@contextlib.contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Inside the block the base runs in eval mode, without gradients and without any adapter of ours."""
+    modes = {module: module.training for module in model.modules()}
+    controller: Any = model.__dict__.get("_ctxpeft")
+    before = ((), None) if controller is None else (controller.active, controller.routed)
+    if controller is not None:
+        controller.active, controller.routed = (), None
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode
         if controller is not None:
-            controller.active = active
+            controller.active, controller.routed = before
 
 
-def submodule(module: nn.Module, path: str) -> nn.Module | None:
-    """A submodule by its path, or None."""
-    for name in path.split("."):
-        found = module._modules.get(name)
-        if not isinstance(found, nn.Module):
-            return None
-        module = found
-    return module
-
-
-def around(name: str) -> str:
-    """The name of the layer an attention is in: the outermost numbered module on its path (itself, maybe), else its
-    parent."""
-    parts = name.split(".")
-    for position, part in enumerate(parts):
-        if part.isdigit():
-            return ".".join(parts[: position + 1])
-    return ".".join(parts[:-1])
-
-
-def two_tokens(model: Any) -> dict[str, Tensor]:
-    """The arguments of a pass of two different tokens, none of them padding; an encoder gets three."""
+def few_tokens(model: Any, count: int = TOKENS) -> dict[str, Tensor]:
+    """The arguments of a pass of a few different tokens, none of them padding; an encoder gets one more."""
     config = model.config.get_text_config(decoder=True)
     padding = getattr(config, "pad_token_id", None)
-    ids = [i for i in range(3, 7) if i != padding]
+    ids = [i for i in range(3, count + 5) if i != padding]
     device = _device(model)
     takes = inspect.signature(model.forward).parameters
-    given: dict[str, Tensor] = {"input_ids": torch.tensor([ids[:TOKENS]], device=device)}
+    given: dict[str, Tensor] = {"input_ids": torch.tensor([ids[:count]], device=device)}
     if model.config.is_encoder_decoder and "decoder_input_ids" in takes:
         given = {
-            "input_ids": torch.tensor([ids[:ENCODER_TOKENS]], device=device),
-            "decoder_input_ids": torch.tensor([ids[:TOKENS]], device=device),
+            "input_ids": torch.tensor([ids[: count + 1]], device=device),
+            "decoder_input_ids": torch.tensor([ids[:count]], device=device),
         }
     return given
 

@@ -6,16 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import compose
 from ctxpeft.hosts.controller import Controller
 from ctxpeft.hosts.discover import embeddings
 from ctxpeft.hosts.passes import Pass
 from ctxpeft.hosts.positions import plan_shift, shifted
+from ctxpeft.hosts.probe import record_pass
 from ctxpeft.hosts.prompts import Prompts
-from ctxpeft.hosts.site import Site
+from ctxpeft.hosts.site import Site, merge
+from ctxpeft.hosts.spots import first_tensor, with_first
 
 ATTRIBUTE = "_ctxpeft_root"
 
@@ -28,6 +29,7 @@ class Root:
         self.names = list(inspect.signature(model.forward).parameters)
         self.embedding: nn.Module | None = None
         self.embedding_site = Site()
+        self.time_first = False
         self.shared = Site()
         self.shifts: dict[str, int] = {}
         self.prompts = Prompts(model, controller, self.shared)
@@ -49,6 +51,7 @@ class Root:
         """The site at the token embedding. Raises HostError for a model without one."""
         if self.embedding is None:
             found = embeddings(self.model)
+            self.time_first = _reads_time_first(self.model, found[0])
             self.embedding = found[0]
             self.embedding.ctxpeft = self.embedding_site
             self.removers += [module.register_forward_hook(self._leave_embedding).remove for module in found]
@@ -94,10 +97,26 @@ class Root:
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self.controller.passes.pop()
 
-    def _leave_embedding(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def _leave_embedding(self, module: nn.Module, args: Any, output: Any) -> Any:
         plan = self.controller.plan()
-        active = self.embedding_site.active(plan, "embeddings", output)
-        if not active:
+        acting = self.embedding_site.acting(plan, "embeddings")
+        if not acting:
             return None
-        capture = Capture(output=output[:, None], positions=plan.positions)
-        return compose(capture, active, self.controller.watch_at(None))[0][:, 0]
+        first = first_tensor(output)
+        assert first is not None
+        states = first.transpose(0, 1) if self.time_first else first
+        capture = Capture(output=states[:, None], positions=plan.positions)
+        merged = merge(capture, acting, plan, self.controller.watch_at(None))[0][:, 0]
+        return with_first(output, merged.transpose(0, 1) if self.time_first else merged)
+
+
+def _reads_time_first(model: nn.Module, embedding: nn.Module) -> bool:
+    """Whether the token embedding is given ids (T, B), by a pass of one row."""
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    shapes: list[tuple[int, ...]] = []
+
+    def see(module: nn.Module, args: Any) -> None:
+        shapes.append(tuple(args[0].shape))
+
+    record_pass(model, lambda subject: [subject.get_submodule(name).register_forward_pre_hook(see)])
+    return bool(shapes) and len(shapes[0]) == 2 and shapes[0][0] != 1

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.controller import Rows, controller_of
+from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.device import execution_device
 from ctxpeft.hosts.handle import Handle
+from ctxpeft.hosts.rows import Rows
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:

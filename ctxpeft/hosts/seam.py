@@ -8,13 +8,12 @@ served behind its output, beside its FFN and at the residual stream.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import Parts, add_behind, compose, read_all
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, renamed, run_backend
@@ -23,7 +22,8 @@ from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.fused import applicable, attention_with_mass
 from ctxpeft.hosts.replay import bound, keys_and_values
-from ctxpeft.hosts.site import Site
+from ctxpeft.hosts.site import Behind, Site, merge
+from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
 
@@ -36,13 +36,17 @@ class Seam:
         self.plan = Plan(())
         self.hidden: Tensor | None = None
         self.unrotated: Tensor | None = None
-        self.behind: list[Parts] = []
+        self.behind: Behind | None = None
         self.attended = False
         self.projecting = False
-        self.carries_plan = _takes_any_keyword(layer.decoder) and _takes_any_keyword(layer.attention)
+        self.carries_plan = layer.first is not layer.attention and all(
+            _takes_any_keyword(module) for module in (layer.first, layer.attention)
+        )
         self.attention_site = Site()
         self.ffn_site = Site()
         self.residual_site = Site()
+        self.installed: list[tuple[nn.Module, Site]] = []
+        self.time_first: set[str] = set()
         self.entered: Tensor | None = None
         self.entered_ffn: Tensor | None = None
         self.original_config: Any = None
@@ -62,8 +66,21 @@ class Seam:
         return found
 
     def site(self, name: str) -> Site:
-        """Where the modules of a site of the spec are kept."""
-        return {"ffn": self.ffn_site, "residual": self.residual_site}.get(name, self.attention_site)
+        """Where the modules of a site of the spec are kept: in a module of the host, from the first one on."""
+        layer = self.layer
+        attention = (layer.attention, self.attention_site)
+        beside = {"residual": (layer.last, self.residual_site)}
+        if layer.ffn is not None:
+            beside["ffn"] = (layer.ffn[1], self.ffn_site)
+        module, site = beside.get(name, attention)
+        spot = None if name == "head" else layer.spot(cast(Any, name))
+        if spot is not None and spot.time_first:
+            self.time_first.add(name)
+        if all(site is not there for _, there in self.installed):
+            holder = _holder(module)
+            holder.ctxpeft = site
+            self.installed.append((holder, site))
+        return site
 
     def install(self) -> None:
         """Register the hooks and the config copy."""
@@ -76,8 +93,8 @@ class Seam:
         hooks = [
             attention.register_forward_pre_hook(self._enter_attention, with_kwargs=True),
             layer.output.register_forward_hook(self._leave_attention),
-            layer.decoder.register_forward_pre_hook(self._enter_layer, with_kwargs=True),
-            layer.decoder.register_forward_hook(self._leave_layer),
+            layer.first.register_forward_pre_hook(self._enter_layer, with_kwargs=True),
+            layer.last.register_forward_hook(self._leave_layer),
         ]
         point = layer.unrotated_point()
         if point is not None:
@@ -86,19 +103,7 @@ class Seam:
             first, last = layer.ffn
             hooks.append(first.register_forward_pre_hook(self._enter_ffn, with_kwargs=True))
             hooks.append(last.register_forward_hook(self._leave_ffn))
-        for module, site in self.places():
-            module.ctxpeft = site
         self.removers = [hook.remove for hook in hooks]
-
-    def places(self) -> list[tuple[nn.Module, Site]]:
-        """The host's modules and the sites that live in them."""
-        layer = self.layer
-        places = [(layer.attention, self.attention_site)]
-        if layer.owns:
-            places.append((layer.decoder, self.residual_site))
-            if layer.ffn is not None:
-                places.append((layer.ffn[1], self.ffn_site))
-        return [(_holder(module), site) for module, site in places]
 
     def remove(self) -> None:
         """Leave the layer as it was found."""
@@ -108,8 +113,8 @@ class Seam:
         if self.layer.wiring is not None:
             attention.config = self.original_config
         del attention.__dict__[SEAM]
-        for module, _ in self.places():
-            del module.ctxpeft
+        for holder, _ in self.installed:
+            del holder.ctxpeft
 
     def remove_adapter(self, name: str) -> None:
         """Forget the modules of one adapter; after the last one the layer is as it was found."""
@@ -125,7 +130,7 @@ class Seam:
     def _enter_layer(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        self.entered = args[0] if args else kwargs.get("hidden_states")
+        self.entered = entered(args, kwargs)
         if self.carries_plan:
             kwargs.setdefault(PLAN, self.controller.plan())
         return args, kwargs
@@ -135,9 +140,9 @@ class Seam:
     ) -> tuple[Any, dict[str, Any]]:
         plan = kwargs.pop(PLAN, None)
         self.plan = self.controller.plan() if plan is None else plan
-        self.hidden = kwargs.get("hidden_states", args[0] if args else None)
+        self.hidden = entered(args, kwargs)
         self.arguments = bound(module, args, kwargs) if self.replays else {}
-        self.attended, self.behind = False, []
+        self.attended, self.behind = False, None
         return args, kwargs
 
     def _see_unrotated(self, module: nn.Module, args: Any, output: Tensor) -> None:
@@ -149,17 +154,17 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        active = self.attention_site.active(self.plan, "head", query)
-        past = self.attention_site.active(self.plan, "head", query, projected=False)
+        acting = self.attention_site.acting(self.plan, "head")
+        past = self.attention_site.acting(self.plan, "head", projected=False)
         recording = self.controller.recording
-        if not active and not past and recording is None:
+        if not acting and not past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
         log_mass = _once(content.log_mass)
         weights = None
         if (
-            any(m.reads_log_mass for m, _ in (*active, *past))
+            any(m.reads_log_mass for modules in (*acting.values(), *past.values()) for m in modules)
             and backend == "sdpa"
             and applicable(query, key, value, mask, options)
         ):
@@ -185,10 +190,10 @@ class Seam:
         )
         if recording is not None:
             recording[self.layer.index] = self._states(capture, key, value)
-        self.behind = read_all(capture, past) if past else []
-        if not active:
+        self.behind = Behind.of(capture, past, self.plan) if past else None
+        if not acting:
             return output.transpose(1, 2), weights
-        merged, kept = compose(capture, active, self.controller.watch_at(self.layer.index))
+        merged, kept = merge(capture, acting, self.plan, self.controller.watch_at(self.layer.index))
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
@@ -202,8 +207,8 @@ class Seam:
     def _states(self, capture: Capture, key: Tensor, value: Tensor) -> TextStates:
         """What this layer computed for the one row of this pass."""
         assert self.hidden is not None
-        unrotated, _ = self._project_kv(self.hidden[0])
-        return TextStates(key[0], unrotated, value[0], capture)
+        hidden, arguments = self.hidden[0], self.arguments
+        return TextStates(key[0], lambda: self._project(hidden, arguments)[0], value[0], capture)
 
     def _rotate_back(self, key: Tensor, by: int) -> Tensor:
         assert self.layer.rotary is not None
@@ -213,11 +218,14 @@ class Seam:
         return self.plan.known().prompts[owner][self.layer.index]
 
     def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._project(x, self.arguments)
+
+    def _project(self, x: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
         self.projecting = True
         try:
             if self.replays:
                 attention = self.layer.attention
-                return keys_and_values(attention, self.arguments, x.to(self.layer.weight().dtype))
+                return keys_and_values(attention, arguments, x.to(self.layer.weight().dtype))
             return self.layer.project_kv(x)
         finally:
             self.projecting = False
@@ -230,11 +238,11 @@ class Seam:
             )
         merged = self._merge(self.attention_site, "attention_output", output, self.hidden, self.behind)
         self.hidden = self.unrotated = None
-        self.arguments, self.behind = {}, []
+        self.arguments, self.behind = {}, None
         return merged
 
     def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.entered_ffn = args[0] if args else kwargs.get("hidden_states")
+        self.entered_ffn = entered(args, kwargs)
 
     def _leave_ffn(self, module: nn.Module, args: Any, output: Any) -> Any:
         merged = self._merge(self.ffn_site, "ffn", output, self.entered_ffn)
@@ -243,43 +251,41 @@ class Seam:
 
     def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> Any:
         merged = self._merge(self.residual_site, "residual", output, self.entered)
-        self.entered = None
-        self.plan = Plan(())
+        if self.layer.first is self.layer.last:
+            self.entered, self.plan = None, Plan(())
         return merged
 
     def _merge(
-        self, site: Site, name: str, output: Any, hidden: Tensor | None, behind: Sequence[Parts] = ()
+        self, site: Site, name: str, output: Any, hidden: Tensor | None, behind: Behind | None = None
     ) -> Any:
         """Add what passed the output projection by and merge the modules of a one-head site into what its host module
         returned; None leaves it as it is."""
         if not self.plan.names:
             return None
-        several = isinstance(output, tuple | list)
-        first = output[0] if several else output
-        active = site.active(
-            self.plan, name, self.entered if first.ndim == 2 and self.entered is not None else first
-        )
-        if not active and not behind:
+        acting = site.acting(self.plan, name)
+        if not acting and behind is None:
             return None
-        states = self._by_token(first)
+        first = first_tensor(output)
+        assert first is not None
+        turned = name in self.time_first
+        states = self._by_token(first, turned)
         watch = self.controller.watch_at(self.layer.index)
-        if behind:
-            states = add_behind(states, behind, self.layer.query_heads, watch)
-        if active:
+        if behind is not None:
+            states = behind.add(states, self.layer.query_heads, watch)
+        if acting:
             capture = Capture(
                 output=states[:, None],
-                hidden=None if hidden is None else self._by_token(hidden)[:, None],
+                hidden=None if hidden is None else self._by_token(hidden, turned)[:, None],
                 positions=self.plan.positions,
             )
-            states = compose(capture, active, watch)[0][:, 0]
-        merged = states.reshape(first.shape)
-        made: Any = getattr(output, "_make", type(output))
-        return made((merged, *output[1:])) if several else merged
+            states = merge(capture, acting, self.plan, watch)[0][:, 0]
+        merged = (states.transpose(0, 1) if turned else states).reshape(first.shape)
+        return with_first(output, merged)
 
-    def _by_token(self, states: Tensor) -> Tensor:
-        """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis."""
+    def _by_token(self, states: Tensor, turned: bool) -> Tensor:
+        """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis, or tokens come first."""
         if states.ndim == 3 or self.entered is None:
-            return states
+            return states.transpose(0, 1) if turned else states
         return states.reshape(*self.entered.shape[:2], -1)
 
 

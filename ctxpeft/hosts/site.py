@@ -1,12 +1,19 @@
-"""The modules of all adapters at one module of the host."""
+"""The modules of all adapters at one module of the host, and their merge into what that module computes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 
-from ctxpeft.blocks.compose import Active
+from ctxpeft.blocks.capture import Capture, Chosen, choose
+from ctxpeft.blocks.compose import Active, Parts, Watch, add_behind, compose, read_all
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.hosts.controller import Plan
+from ctxpeft.hosts.rows import Shares
+
+Acting = dict[str, list[ContextModule]]
 
 
 class Site(nn.Module):
@@ -23,18 +30,98 @@ class Site(nn.Module):
         group: nn.ModuleDict = self.adapters[name]  # type: ignore[assignment]
         group[key] = module
 
-    def active(self, plan: Plan, site: str, like: Tensor, projected: bool = True) -> list[Active]:
-        """The modules that act at a site under a plan, each with where it acts: booleans (B, 1 or T), or None.
+    def acting(self, plan: Plan, site: str, projected: bool = True) -> Acting:
+        """The modules that act at a site of the spec under a plan, by adapter, in order; none has no modules.
 
         projected: those whose `projected` is this.
         """
-        found: list[Active] = []
+        found: Acting = {}
         for name in plan.names:
             if name in self.adapters:
                 modules: list[ContextModule] = list(self.adapters[name].children())  # type: ignore[arg-type]
-                found += [
-                    (module, plan.mask(name, module.spec.scope.tokens, like.shape[0], like.device))
-                    for module in modules
-                    if module.spec.site == site and module.spec.projected == projected
-                ]
+                mine = [m for m in modules if m.spec.site == site and m.spec.projected == projected]
+                if mine:
+                    found[name] = mine
         return found
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Who acts on which rows of a batch: with routing each adapter on its own, else all on all of them.
+
+    A compiled pass reads all rows under a mask instead, so that its graph does not depend on the assignment.
+    """
+
+    shares: Shares | None
+    parts: list[tuple[Chosen | None, list[Active]]]
+
+    @classmethod
+    def of(cls, acting: Acting, plan: Plan, batch: int, device: torch.device) -> Divided:
+        """The division of a batch of this size."""
+        if plan.rows is None or torch.compiler.is_compiling():
+            active = [
+                (module, plan.mask(name, module.spec.scope.tokens, batch, device))
+                for name, modules in acting.items()
+                for module in modules
+            ]
+            return cls(None, [(None, active)])
+        shares = plan.rows.shares(batch, frozenset(acting), device)
+        parts: list[tuple[Chosen | None, list[Active]]] = []
+        for name, chosen in shares.parts:
+            mine: list[Active] = []
+            for module in acting[name] if name is not None else ():
+                mask = plan.token_mask(module.spec.scope.tokens, device)
+                mine.append((module, None if mask is None else choose(mask, chosen)))
+            parts.append((chosen, mine))
+        return cls(shares, parts)
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """(B, ...) in the order of the batch, from one tensor for each part."""
+        return parts[0] if self.shares is None else self.shares.join(parts)
+
+
+def merge(capture: Capture, acting: Acting, plan: Plan, watch: Watch | None) -> tuple[Tensor, Tensor | None]:
+    """What `compose` returns for all adapters that act at a site."""
+    divided = Divided.of(acting, plan, capture.output.shape[0], capture.output.device)
+    outputs: list[Tensor] = []
+    weights: list[Tensor | None] = []
+    for chosen, active in divided.parts:
+        part = capture if chosen is None else capture.rows(chosen)
+        output, weight = compose(part, active, watch) if active else (part.output, None)
+        outputs.append(output)
+        weights.append(weight)
+    told = [weight for weight in weights if weight is not None]
+    if not told:
+        return divided.join(outputs), None
+    whole = [
+        output.new_ones(output.shape[:3], dtype=told[0].dtype) if weight is None else weight
+        for output, weight in zip(outputs, weights, strict=True)
+    ]
+    return divided.join(outputs), divided.join(whole)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Reads that pass the output projection by: made where the heads are seen, added to what the projection made."""
+
+    divided: Divided
+    reads: list[list[Parts]]
+
+    @classmethod
+    def of(cls, capture: Capture, acting: Acting, plan: Plan) -> Behind:
+        """What the modules answer to the capture at the heads."""
+        divided = Divided.of(acting, plan, capture.output.shape[0], capture.output.device)
+        parts = (
+            (capture if chosen is None else capture.rows(chosen), active) for chosen, active in divided.parts
+        )
+        return cls(divided, [read_all(part, active) for part, active in parts])
+
+    def add(self, states: Tensor, heads: int, watch: Watch | None) -> Tensor:
+        """(B, T, D) of `heads` heads with the reads added."""
+        chosen = [rows for rows, _ in self.divided.parts]
+        parts = [states if rows is None else choose(states, rows) for rows in chosen]
+        added = [
+            add_behind(part, reads, heads, watch) if reads else part
+            for part, reads in zip(parts, self.reads, strict=True)
+        ]
+        return self.divided.join(added)

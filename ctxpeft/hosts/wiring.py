@@ -85,8 +85,8 @@ class Call:
 class Record:
     """What one attention module did in the recorded pass, up to its call of the interface. query (B, Hq, T, d).
 
-    inputs: the states it was given, (B, T, D), its own first. arguments: its whole call, by name. around: the shape of
-    what left the layer around it. projection: the first submodule behind the interface that takes all heads.
+    inputs: the states it was given, (B, T, D), its own first. arguments: its whole call, by name. projection: the first
+    submodule behind the interface that takes all heads.
     """
 
     inputs: list[Tensor]
@@ -98,7 +98,6 @@ class Record:
     scaling: float | None = None
     softcap: float | None = None
     sees_later: bool = False
-    around: tuple[int, ...] = ()
     projection: str | None = None
 
 

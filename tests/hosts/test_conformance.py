@@ -1,6 +1,7 @@
 """The recorded verdicts on families that span the kinds of attention, and the machinery of the sweep."""
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ import torch
 import ctxpeft
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.discover import discover
-from ctxpeft.testing.hosts import report, run
+from ctxpeft.testing.hosts import history, report, run
 from ctxpeft.testing.hosts.family import examine, variants
+from ctxpeft.testing.hosts.history import changed_last, changed_since
 from ctxpeft.testing.hosts.subject import MAPPINGS, Subject, model_types, perturb
 
 SPAN = {
@@ -32,21 +34,56 @@ SPAN = {
     "causal/bloom": "ALiBi outside the interface",
     "causal/gptj": "outside the interface",
     "causal/ctrl": "an FFN that is a container",
+    "causal/xlnet": "tokens first",
+    "causal/xlm": "layers in parts",
     "causal/mamba": "no attention",
     "seq2seq/t5": "position bias, three stacks",
     "seq2seq/bart": "three stacks",
     "masked/bert": "bidirectional, post-norm",
     "masked/modernbert": "bidirectional, sliding window",
     "masked/mpnet": "position bias outside the interface",
+    "masked/albert": "one layer for all",
+    "masked/funnel": "pooled tokens",
     "masked/deberta": "disentangled attention outside the interface",
 }
 
 
-@pytest.mark.parametrize("family", SPAN)
+CHANGED = sorted({"/".join(family) for family in changed_last()} - SPAN.keys())
+"""Those that the last change of the record was about."""
+
+
+@pytest.mark.parametrize("family", [*SPAN, *CHANGED])
 def test_verdicts_are_the_recorded_ones(family):
     mapping, _, model_type = family.partition("/")
     result = examine(mapping, model_type, peft=False)
     assert not report.differences([{**result, "peft": "not measured"}])
+
+
+def test_the_record_tells_what_changed(tmp_path, monkeypatch):
+    """In a repository of its own: the families of the last change, committed or not, HF PEFT's verdicts aside."""
+    record = tmp_path / "expected.json"
+
+    def git(*arguments):
+        settings = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def write(**entries):
+        record.write_text(json.dumps({k.replace("__", "/"): v for k, v in entries.items()}))
+
+    monkeypatch.setattr(history, "_record", lambda: record)
+    monkeypatch.setattr(history, "expected", lambda: json.loads(record.read_text()))
+    git("init", "-q")
+    for entries in (
+        {"causal__a": {"mixed": "refused"}, "causal__b": {"mixed": "holds"}},
+        {"causal__a": {"mixed": "holds"}, "causal__b": {"mixed": "holds", "peft": "works"}},
+    ):
+        write(**entries)
+        git("add", ".")
+        git("commit", "-qm", "x")
+    assert changed_last() == changed_since("HEAD~1") == {("causal", "a")}
+    assert changed_since("HEAD") == set()
+    write(causal__a={"mixed": "holds"}, causal__c={"mixed": "holds"})
+    assert changed_last() == {("causal", "c")}
 
 
 def test_every_family_is_recorded_and_none_fails():

@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from peft import PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 import ctxpeft
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.count import count_parameters
+from ctxpeft.testing.hosts.configurations import tiny_config
 from ctxpeft.testing.tiny import FAMILIES, TinyTokenizer, perturb, tiny_model
 
 COUNT = 5
@@ -288,6 +290,90 @@ def test_models_that_look_both_ways_are_refused():
     with pytest.raises(HostError, match=r"modules\[0\]: parameterization 'prompt' needs a causal model"):
         ctxpeft.attach(model, variant())
     assert "_ctxpeft" not in model.__dict__
+
+
+def from_the_sweep(model_type, **options):
+    """The tiny configuration that the sweep of all architectures builds."""
+    config = tiny_config(model_type)
+    for key, value in options.items():
+        setattr(config.get_text_config(decoder=True), key, value)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def test_models_that_refuse_embeddings_are_refused():
+    """Gemma 4 looks up the tokens of its embeddings: virtual tokens have none."""
+    with pytest.raises(HostError, match=r"reads embeddings which are no token's.*direct") as caught:
+        ctxpeft.attach(from_the_sweep("gemma4_text"), variant())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"), [("gemma3n_text", {}), ("gemma4_text", {"hidden_size_per_layer_input": 0})]
+)
+def test_layers_that_share_keys_and_values_read_those_of_the_prompt(family, options):
+    """The layer that shares another's keys and values sees the prompt in them, as it would before the input."""
+    model = from_the_sweep(family, sliding_window=64, **options)
+    handle = ctxpeft.attach(model, variant(), seed=0)
+    out = model(IDS).logits
+    with handle.disabled(), torch.no_grad():
+        read = model(inputs_embeds=embeddings(handle).expand(2, -1, -1), use_cache=True)
+        expected = model(IDS, past_key_values=read.past_key_values).logits
+    close(out, expected, 1e-4)
+    model(IDS, labels=IDS).loss.backward()
+    assert bool((dict(handle.named_parameters())[EMBEDDING].grad != 0).any())
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "falcon_h1", "lfm2_moe", "jamba", "minimax"])
+def test_models_with_other_layers_than_attention_are_refused(family):
+    """A recurrent layer would not see the virtual tokens: refused when attaching, in one sentence."""
+    model = from_the_sweep(family)
+    with pytest.raises(HostError, match=r"by attention alone.*use parameterization") as caught:
+        ctxpeft.attach(model, variant())
+    assert "\n" not in str(caught.value)
+    assert "_ctxpeft" not in model.__dict__
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["roberta", "diffllama", "hrm_text", "inkling_text"])
+def test_models_that_do_not_read_the_prompt_as_tokens_are_refused(family, dtype):
+    """Positions counted by the model itself, two attentions in one, layers called in turn, convolutions."""
+    model = from_the_sweep(family, is_decoder=True).to(dtype)
+    base, flags = model(IDS).logits, [p.requires_grad for p in model.parameters()]
+    with pytest.raises(
+        HostError, match=r"\d+% of what two such tokens do is missing.*'direct' or 'mlp'"
+    ) as caught:
+        ctxpeft.attach(model, variant())
+    assert "\n" not in str(caught.value)
+    assert "_ctxpeft" not in model.__dict__
+    assert torch.equal(model(IDS).logits, base)
+    assert [p.requires_grad for p in model.parameters()] == flags
+
+
+def test_what_is_measured_leaves_no_trace():
+    """The check draws nothing from the global random state and leaves other adapters as they act."""
+    model = host("llama")
+    other = ctxpeft.attach(model, "prefix-tuning", name="other", seed=0)
+    ctxpeft.activate(model, [])
+    state = torch.random.get_rng_state()
+    ctxpeft.attach(model, variant(), seed=0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert sorted(model.__dict__["_ctxpeft"].handles) == ["default", "other"]
+    assert model.__dict__["_ctxpeft"].active == ("default",)
+    assert other.attached
+
+
+def test_a_model_that_scales_its_embeddings_in_place_leaves_the_prompt_alone():
+    """CTRL multiplies what it is given."""
+    model = from_the_sweep("ctrl")
+    handle = ctxpeft.attach(model, variant(), seed=0)
+    before = embeddings(handle).detach().clone()
+    out = model(IDS).logits
+    with handle.disabled():
+        close(out, prepended(model, before, IDS, MASKS["none"]), 1e-4)
+    assert torch.equal(embeddings(handle), before)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma", "gpt2"])

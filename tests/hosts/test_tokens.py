@@ -123,3 +123,34 @@ def test_a_part_of_the_model_cannot_tell(family):
     model, _ = attached(family, "head", "prompt")
     with pytest.raises(HostError, match="call the model that it was attached to"):
         model.base_model(batch())
+
+
+def drafter(family):
+    """A model that drafts two tokens a pass, seldom the right ones."""
+    model = tiny_model(family)
+    for parameter in model.parameters():
+        parameter.data.mul_(-1.1)
+    model.generation_config.num_assistant_tokens = 2
+    model.generation_config.num_assistant_tokens_schedule = "constant"
+    return model
+
+
+def test_a_pass_that_cannot_tell_is_refused(family):
+    """A prompt in chunks, drafted tokens, generation without a cache: one sentence, not a silent guess."""
+    model, _ = attached(family, "head", "prompt")
+    ids = batch(6)[:1]
+    model.generation_config.eos_token_id = None
+    call = {"max_new_tokens": 8, "do_sample": False, "disable_compile": True}
+    for way, match in (
+        ({"prefill_chunk_size": 4}, "puts 2 tokens on a cache of 4"),
+        ({"assistant_model": drafter(family)}, r"puts \d tokens on a cache"),
+        ({"use_cache": False}, "no labels and keeps no cache"),
+    ):
+        with pytest.raises(HostError, match=match) as caught:
+            model.generate(ids, attention_mask=torch.ones_like(ids), **call, **way)
+        assert "ctxpeft.segments" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    generated = torch.arange(14)[None] >= 6
+    with ctxpeft.segments(model, generated):
+        told = model.generate(ids, attention_mask=torch.ones_like(ids), **call, use_cache=False)
+    assert torch.equal(told, model.generate(ids, attention_mask=torch.ones_like(ids), **call))

@@ -24,8 +24,9 @@ def two_processes(mode: str, variants: list[str], out: Path) -> Any:
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_equal_to_one_process(mode: str, tmp_path: Path) -> None:
-    """`wide` holds blocks of the whole model and a module at the embedding: FSDP2 keeps them at the root."""
-    results = two_processes(mode, ["mixed", "wide"], tmp_path / "two.pt")
+    """`wide` holds blocks of the whole model and a module at the embedding: FSDP2 keeps them at the root.
+    Virtual tokens go through the sharded model before the input does."""
+    results = two_processes(mode, ["mixed", "wide", "prompt-tuning"], tmp_path / "two.pt")
     for variant, two in results.items():
         one = train("plain", variant)
         assert (one["world"], two["world"]) == (1, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.analysis.diagnose._diagnosis import Diagnosis, heats
-from ctxpeft.analysis.diagnose._texts import alone
+from ctxpeft.analysis.diagnose._texts import alone, read
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.handle import Handle
 
@@ -59,7 +59,7 @@ def eager(model: Any) -> Iterator[None]:
 
 def _weights(model: nn.Module, ids: Tensor) -> list[Tensor]:
     device = next(model.parameters()).device
-    found = model(input_ids=ids.to(device), output_attentions=True, use_cache=False).attentions
+    found = read(model, ids.to(device), output_attentions=True).attentions
     if not found or any(layer is None for layer in found):
         raise HostError(f"{type(model).__name__} does not return attention weights")
     return [layer.float() for layer in found]

@@ -12,6 +12,7 @@ from torch import Tensor
 from ctxpeft.errors import DataError
 from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.handle import Handle
+from ctxpeft.hosts.passes import segments
 from ctxpeft.hosts.watching import Sight, watching
 
 
@@ -42,6 +43,13 @@ def alone(handle: Handle) -> Iterator[None]:
         controller.active = before
 
 
+def read(model: Any, ids: Tensor, **options: Any) -> Any:
+    """A forward pass over texts that keeps no cache; all is prompt where `ctxpeft.segments` does not say otherwise."""
+    told = controller_of(model).segments
+    with segments(model, torch.zeros_like(ids, dtype=torch.bool) if told is None else told):
+        return model(input_ids=ids, use_cache=False, **options)
+
+
 @torch.no_grad()
 def seen(handle: Handle, ids: Tensor, rows: int = 8) -> list[Sight]:
     """What every module of the adapter, alone, did over the windows, `rows` at a time, joined along the rows."""
@@ -49,7 +57,7 @@ def seen(handle: Handle, ids: Tensor, rows: int = 8) -> list[Sight]:
     parts: dict[tuple[int | None, int], list[Sight]] = {}
     with alone(handle), watching(handle) as sights:
         for start in range(0, len(ids), rows):
-            handle.model(input_ids=ids[start : start + rows].to(device), use_cache=False)
+            read(handle.model, ids[start : start + rows].to(device))
             for sight in sights:
                 parts.setdefault((sight.layer, sight.place), []).append(sight)
             sights.clear()

@@ -96,7 +96,7 @@ class Demonstrations(InitSpec):
 
 def features_of_keys(module: ContextModule, states: TextStates) -> Tensor:
     """phi of the text's keys for every query head in scope: (H, S, w)."""
-    source = states.rotated_key if module.spec.query.source == "rotated" else states.key
+    source = states.rotated_key if module.spec.query.source == "rotated" else states.key()
     key = naive_query(module.spec.query, _of_heads(module, source), module.spec.query.temperature)
     return _mapped(module, key.to(module.dtype)[None])
 

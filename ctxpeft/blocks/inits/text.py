@@ -41,13 +41,13 @@ class Text(InitSpec):
         slots: Any = module.memory.slots
         trained = getattr(slots, "trained", slots)
         first = 0 if trained is slots else slots.key.shape[1]
-        wanted, found = first + trained.key.shape[1], prompt.key.shape[1]
+        wanted, found = first + trained.key.shape[1], prompt.rotated_key.shape[1]
         if found < wanted:
             raise HostError(
                 f"init 'text': the text has {found} tokens and there are {wanted} slots; give a longer text or a "
                 "smaller count"
             )
-        heads = torch.tensor(sorted(set(module.kv_head_of_head)), device=prompt.key.device)
+        heads = torch.tensor(sorted(set(module.kv_head_of_head)), device=prompt.value.device)
         with torch.no_grad():
             for name, source in (("key", prompt.rotated_key), ("value", prompt.value)):
                 whole = source.index_select(0, heads)

@@ -17,8 +17,9 @@ class Prompt(ParameterizationSpec):
     """E (P, D), embeddings of P virtual tokens, one set for the whole model: the frozen model reads them once a pass,
     and every layer in scope takes the keys and values it computed for them as its slots.
 
-    In a causal model this is E before the embeddings of the input, with every gradient. On hosts with a sliding window
-    it differs: the slots stay visible to every query, whatever the window.
+    In a causal model this is E before the embeddings of the input, with every gradient. Beyond a sliding window, and
+    where attention picks few keys of many, it differs: the slots stay visible to every query. Attaching measures
+    whether two tokens, as virtual tokens, do what they do before the input, and refuses a host on which they do not.
 
     encoder: E is the output of an encoder of free embeddings (P-Tuning): mlp, three linear layers with relu; lstm, a
     bidirectional LSTM of `lstm_layers` layers and two linear layers with relu. hidden: its width, that of the model

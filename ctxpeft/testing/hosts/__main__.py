@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 from ctxpeft.testing.hosts.family import FAILS
+from ctxpeft.testing.hosts.history import changed_since
 from ctxpeft.testing.hosts.report import (
-    RECORD,
     counts,
     differences,
-    expected,
     markdown,
     write_page,
     write_record,
@@ -48,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _worker(options.worker)
     families = _chosen(options.families, options.mappings)
     if options.changed_since is not None:
-        families = [f for f in families if f in _changed(options.changed_since)]
+        changed = changed_since(options.changed_since)
+        families = [f for f in families if f in changed]
     results = []
     for result in sweep(families, options.jobs, options.resume, options.limit):
         results.append(result)
@@ -69,27 +68,6 @@ def main(arguments: list[str] | None = None) -> int:
     print(markdown(results))
     print(counts(results))
     return int(any(v["state"] == FAILS for r in results for v in r.get("variants", {}).values()))
-
-
-def _changed(revision: str) -> set[Family]:
-    """The families whose recorded expectation is not what it was at a revision."""
-    path = f"{Path(__file__).parent}/{RECORD}"
-    root = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"],
-        cwd=Path(path).parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    shown = subprocess.run(
-        ["git", "show", f"{revision}:{Path(path).relative_to(root)}"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    before = json.loads(shown.stdout) if shown.returncode == 0 else {}
-    mapping_and_type = (k.partition("/") for k, entry in expected().items() if before.get(k) != entry)
-    return {(mapping, kind) for mapping, _, kind in mapping_and_type}
 
 
 def _chosen(names: list[str], mappings: list[str]) -> list[Family]:

@@ -22,6 +22,12 @@ def table() -> dict[str, Any]:
     return found
 
 
+def reason(model_type: str) -> str | None:
+    """Why a model type cannot be built, where the table knows more than the error says."""
+    found: str | None = table()["reasons"].get(model_type)
+    return found
+
+
 def tiny_config(model_type: str) -> PreTrainedConfig:
     """A configuration of a model type with a few thousand parameters. Raises KeyError for an unknown type."""
     kind = CONFIG_MAPPING[model_type]

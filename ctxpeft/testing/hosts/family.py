@@ -31,9 +31,7 @@ def examine(mapping: str, model_type: str, peft: bool = True) -> Result:
     result: Result = {"mapping": mapping, "model_type": model_type}
     try:
         subject = Subject(mapping, model_type)
-        model = subject.model()
-        result["class"] = type(model).__name__
-        subject.logits(model)
+        result["class"] = type(subject.model()).__name__
     except Exception as error:
         return {**result, "error": _sentence(error)}
     result["host"] = _host(subject)

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ctxpeft.testing.hosts.configurations import reason
 from ctxpeft.testing.hosts.family import FAILS, HOLDS, REFUSED, Result, variants
 
 MAPPING_NAMES = {
@@ -111,7 +112,8 @@ def _table(results: list[Result]) -> str:
 def _row(result: Result, names: list[str]) -> list[str]:
     family = f"`{result['model_type']}`"
     if "error" in result:
-        return [family, f"not built: {_plain(result['error'])}", *[""] * (len(names) + 2)]
+        told = reason(result["model_type"]) or _plain(result["error"])
+        return [family, f"not built: {told}", *[""] * (len(names) + 2)]
     verdicts = [_verdict(result["variants"][name]) for name in names]
     return [
         family,
@@ -138,7 +140,8 @@ def _attention(host: Result) -> str:
         else:
             text += ": outside the interface"
         kinds[text] += 1
-    return "; ".join(f"{count} {text}" for text, count in kinds.items()) or "none"
+    none = "needs more than text" if "token ids alone" in host.get("refused", "") else "none"
+    return "; ".join(f"{count} {text}" for text, count in kinds.items()) or none
 
 
 def _refusals(results: list[Result]) -> str:

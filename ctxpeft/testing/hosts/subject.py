@@ -70,11 +70,17 @@ class Subject:
         for parameter in model.parameters():
             if parameter.ndim in (2, 3):
                 nn.init.normal_(parameter, std=0.25)
-        with torch.no_grad():
-            finite = bool(torch.isfinite(self.logits(model)).all())
-        if not finite:
+        if not self._is_finite(model):
             model.load_state_dict(state)
         return model
+
+    def _is_finite(self, model: nn.Module) -> bool:
+        """Whether the logits are; a model that reads more than text says so when it is attached to."""
+        try:
+            with torch.no_grad():
+                return bool(torch.isfinite(self.logits(model)).all())
+        except Exception:  # a host may ask for anything; the verdicts tell what attach says of it
+            return True
 
     def model(self) -> Any:
         """A fresh copy."""

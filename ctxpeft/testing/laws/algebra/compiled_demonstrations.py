@@ -35,7 +35,7 @@ def compiled_demonstrations(heads: Heads, shown: int) -> None:
         {"placement": "inside", "feature_map": ELU1, "memory": {"kind": "matrix", "init": init}}
     )
     declared: Any = module.spec.memory
-    declared.init.compile(module, [TextStates(demo_k, demo_k, demo_v, capture)])
+    declared.init.compile(module, [TextStates(demo_k, lambda: demo_k, demo_v, capture)])
     compiled, _ = compose(capture, [(module, None)])
     always = torch.ones(*visible.shape[:-1], shown, dtype=torch.bool)
     batch = len(query)

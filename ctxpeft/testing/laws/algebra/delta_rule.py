@@ -32,7 +32,7 @@ def delta_rule(heads: Heads, shown: int, rate: float, per: str) -> None:
         module = heads.module({"placement": "outside", "feature_map": feature_map, "memory": memory})
         declared, written = module.spec, dict(module.named_parameters())["memory.matrix"]
         compiled: Any = declared.memory
-        compiled.init.compile(module, [TextStates(keys, keys, value, Capture(output=heads.query))])
+        compiled.init.compile(module, [TextStates(keys, keys.clone, value, Capture(output=heads.query))])
         assert declared.feature_map is not None
         for h, group in enumerate(heads.shape().group_of_heads(per)):  # type: ignore[arg-type]
             g = h // heads.repeat
