@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctxpeft.adapters.load import load
-    from ctxpeft.errors import AdapterError, CtxpeftError, DataError, HostError, SpecError
+    from ctxpeft.errors import AdapterError, CtxpeftError, DataError, DiskError, HostError, SpecError
     from ctxpeft.hosts.attach import attach
     from ctxpeft.hosts.handle import Handle
     from ctxpeft.hosts.passes import segments
@@ -25,6 +25,7 @@ _WHERE = {
     "AdapterError": "ctxpeft.errors",
     "CtxpeftError": "ctxpeft.errors",
     "DataError": "ctxpeft.errors",
+    "DiskError": "ctxpeft.errors",
     "Handle": "ctxpeft.hosts.handle",
     "HostError": "ctxpeft.errors",
     "SpecError": "ctxpeft.errors",
@@ -40,6 +41,7 @@ __all__ = [
     "AdapterError",
     "CtxpeftError",
     "DataError",
+    "DiskError",
     "Handle",
     "HostError",
     "SpecError",

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST = 2000  # characters of a sentence
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def one_line(text: str) -> str:
+    """`text` with everything that could break a line or steer a terminal written as an escape."""
+    return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape").decode("ascii"), text)
 
 
 class CtxpeftError(Exception):
-    """A user's mistake, told in one sentence: what is wrong, where, what was expected, the nearest valid name."""
+    """A user's mistake, told in one sentence: what is wrong, where, what was expected, the nearest valid name.
+
+    Names and values of strangers may stand in it, so it is kept to one printable line of bounded length.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        line = one_line(sentence)
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
 
 
 class SpecError(CtxpeftError):
@@ -24,6 +40,10 @@ class HostError(CtxpeftError):
 
 class AdapterError(CtxpeftError):
     """A saved adapter that is truncated, foreign, or does not fit the model."""
+
+
+class DiskError(CtxpeftError):
+    """A disk that is full, or cannot be written: no fault of the variant that was being trained."""
 
 
 class LawError(CtxpeftError):

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ctxpeft.adapters.layout import PEFT_CONFIG, PEFT_WEIGHTS
 from ctxpeft.adapters.peft_export import to_peft
-from ctxpeft.errors import AdapterError, did_you_mean
-from ctxpeft.files import replacing, write_text
+from ctxpeft.errors import AdapterError, DiskError, did_you_mean
+from ctxpeft.files import replacing_together
 from ctxpeft.hosts.handle import Handle
 
 Foreign = tuple[dict[str, Any], dict[str, Tensor]]
@@ -28,8 +29,8 @@ def export(handle: Handle, directory: str | os.PathLike[str], format: str = "pef
 
     A new folder appears whole; in a folder that is there, each file is replaced whole.
 
-    Raises AdapterError, naming the reason, where the format cannot say what the adapter computes; and if the path is a
-    file or cannot be written.
+    Raises AdapterError, naming the reason, where the format cannot say what the adapter computes, and if the path is a
+    file; DiskError if it cannot be written.
     """
     if format not in FORMATS:
         raise AdapterError(f"unknown format '{format}'{did_you_mean(format, FORMATS)}")
@@ -44,14 +45,24 @@ def export(handle: Handle, directory: str | os.PathLike[str], format: str = "pef
             _write(folder, text, tensors)
         else:
             _write_new(folder, text, tensors)
-    except OSError as error:
-        raise AdapterError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:
+        raise DiskError(
+            f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 def _write(folder: Path, config: str, tensors: dict[str, Tensor]) -> None:
-    with replacing(folder / PEFT_WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    write_text(folder / PEFT_CONFIG, config)
+    """Both files are on disk before the first takes its place. Weights are never seen beside the configuration of
+    others: a folder that is cut off in between has none."""
+    path = folder / PEFT_CONFIG
+
+    def drop_another() -> None:
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != config:
+            path.unlink()
+
+    with replacing_together(folder / PEFT_WEIGHTS, path, just_before=drop_another) as (weights, last):
+        save_file(tensors, weights, metadata={"format": "pt"})
+        last.write_text(config, encoding="utf-8")
 
 
 def _write_new(folder: Path, config: str, tensors: dict[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 VARIANT = "variant.yaml"
+NEXT = ".variant.yaml.next"  # the spec of a save under way, in force as soon as the weights are its own
 WEIGHTS = "adapter.safetensors"
 CARD = "README.md"
 FORMAT = "ctxpeft-adapter-1"

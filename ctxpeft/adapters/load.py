@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.adapters.layout import FORMAT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
+from ctxpeft.adapters.layout import FORMAT, NEXT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
 from ctxpeft.adapters.peft_folder import read_peft_folder
 from ctxpeft.adapters.peft_import import from_peft
-from ctxpeft.adapters.tensors import read_tensors
+from ctxpeft.adapters.tensors import TensorFile, open_tensors
 from ctxpeft.errors import AdapterError, SpecError, did_you_mean
 from ctxpeft.hosts.attach import place
 from ctxpeft.hosts.handle import BaseHandle
@@ -35,14 +35,14 @@ def load(
     as it was.
     """
     folder = _folder(os.fspath(directory_or_hub_id))
-    theirs = (folder / PEFT_CONFIG).is_file() and not (folder / VARIANT).is_file()
-    variant, tensors = from_peft(read_peft_folder(folder), model) if theirs else read_adapter(folder)
-    handle = place(model, variant, name, seed=0)
-    try:
-        _fill(handle, tensors, folder / (PEFT_WEIGHTS if theirs else WEIGHTS))
-    except AdapterError:
-        handle.detach()
-        raise
+    if (folder / PEFT_CONFIG).is_file() and not (folder / VARIANT).is_file():
+        variant, tensors = from_peft(read_peft_folder(folder), model)
+        handle = place(model, variant, name, seed=0)
+    else:
+        variant, file = read_adapter(folder)
+        handle = place(model, variant, name, seed=0, check=lambda wanted: _check(wanted, file))
+        tensors = _read(handle, file)
+    _fill(handle, tensors)
     for parameter in handle.parameters():
         parameter.requires_grad_(trainable)
     return handle
@@ -54,33 +54,40 @@ def refill(handle: BaseHandle, directory_or_hub_id: str | os.PathLike[str]) -> N
     Raises AdapterError as `load` does, and for another spec.
     """
     folder = _folder(os.fspath(directory_or_hub_id))
-    variant, tensors = read_adapter(folder)
+    variant, file = read_adapter(folder)
     if variant.fingerprint() != handle.variant.fingerprint():
         raise AdapterError(
             f"{folder}: holds '{variant.name}', and the attached adapter '{handle.name}' is of another spec "
             f"('{handle.variant.name}'); use ctxpeft.load"
         )
-    _fill(handle, tensors, folder / WEIGHTS)
+    _check(handle.state_dict(), file)
+    _fill(handle, file.read(file.shapes))
 
 
-def read_adapter(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
-    """The spec and the tensors of a saved adapter, on CPU. Raises AdapterError on anything that is not one."""
-    for file in (VARIANT, WEIGHTS):
-        if not (folder / file).is_file():
-            raise AdapterError(f"{folder}: holds no {file}; expected a folder written by handle.save()")
+def read_adapter(folder: Path) -> tuple[Variant, TensorFile]:
+    """The spec of a saved adapter and the header of its tensors. Raises AdapterError on anything that is not one."""
+    path = folder / WEIGHTS
+    specs = [folder / name for name in (VARIANT, NEXT) if (folder / name).is_file()]
+    for name, there in ((VARIANT, bool(specs)), (WEIGHTS, path.is_file())):
+        if not there:
+            raise AdapterError(f"{folder}: holds no {name}; expected a folder written by handle.save()")
+    variants = [_spec(spec) for spec in specs]
+    file = open_tensors(path)
+    if file.metadata.get("format") != FORMAT:
+        raise AdapterError(f"{path}: not written by ctxpeft (its format is {file.metadata.get('format')!r})")
+    for variant in variants:
+        if file.metadata.get("fingerprint") == variant.fingerprint():
+            return variant, file
+    raise AdapterError(
+        f"{path}: its weights belong to another spec than {VARIANT} beside it; save the adapter again"
+    )
+
+
+def _spec(path: Path) -> Variant:
     try:
-        variant = variant_from_file(folder / VARIANT)
+        return variant_from_file(path)
     except SpecError as error:
         raise AdapterError(str(error)) from None
-    path = folder / WEIGHTS
-    metadata, tensors = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise AdapterError(f"{path}: not written by ctxpeft (its format is {metadata.get('format')!r})")
-    if metadata.get("fingerprint") != variant.fingerprint():
-        raise AdapterError(
-            f"{path}: its weights belong to another spec than {VARIANT} beside it; save the adapter again"
-        )
-    return variant, tensors
 
 
 def _folder(what: str) -> Path:
@@ -103,24 +110,38 @@ def _folder(what: str) -> Path:
         ) from None
 
 
-def _fill(handle: BaseHandle, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy tensors into an attached adapter after checking every name and shape."""
-    wanted: dict[str, Tensor] = handle.state_dict()
+def _check(wanted: dict[str, Tensor], file: TensorFile) -> None:
+    """Raises AdapterError unless the file holds the wanted tensors, by name, shape and kind, and no others."""
     for key in wanted:
-        if key not in tensors:
+        if key not in file.shapes:
             raise AdapterError(
-                f"{path}: the model needs tensor '{key}', which is missing: made for another model"
+                f"{file.path}: the model needs tensor '{key}', which is missing: made for another model"
             )
-    for key, tensor in tensors.items():
+    for key, shape in file.shapes.items():
         if key not in wanted:
-            raise AdapterError(f"{path}: unexpected tensor '{key}'{did_you_mean(key, list(wanted)[:50])}")
-        if tensor.shape != wanted[key].shape:
-            found, needed = tuple(tensor.shape), tuple(wanted[key].shape)
-            raise AdapterError(f"{path}: tensor '{key}' has shape {found} and this model needs {needed}")
-        if tensor.is_floating_point() != wanted[key].is_floating_point():
             raise AdapterError(
-                f"{path}: tensor '{key}' has dtype {tensor.dtype}, expected a floating-point tensor"
+                f"{file.path}: unexpected tensor '{key}'{did_you_mean(key, list(wanted)[:50])}"
             )
+        needed = tuple(wanted[key].shape)
+        if shape != needed:
+            raise AdapterError(f"{file.path}: tensor '{key}' has shape {shape} and this model needs {needed}")
+        if file.floats(key) != wanted[key].is_floating_point():
+            kind = "a floating-point" if wanted[key].is_floating_point() else "an integer"
+            raise AdapterError(
+                f"{file.path}: tensor '{key}' has dtype {file.dtypes[key]}, expected {kind} tensor"
+            )
+
+
+def _read(handle: BaseHandle, file: TensorFile) -> dict[str, Tensor]:
+    try:
+        return file.read(file.shapes)
+    except AdapterError:
+        handle.detach()
+        raise
+
+
+def _fill(handle: BaseHandle, tensors: dict[str, Tensor]) -> None:
+    wanted = handle.state_dict()
     with torch.no_grad():
         for key, tensor in tensors.items():
             wanted[key].copy_(tensor)

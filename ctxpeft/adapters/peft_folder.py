@@ -10,20 +10,21 @@ from typing import Any
 from torch import Tensor
 
 from ctxpeft.adapters.layout import PEFT_CONFIG, PEFT_PICKLE, PEFT_WEIGHTS
-from ctxpeft.adapters.tensors import read_tensors
+from ctxpeft.adapters.tensors import TensorFile, open_tensors
 from ctxpeft.errors import AdapterError
 from ctxpeft.spec.document import one_line
 
 LARGEST_COUNT = 65536
+LARGEST_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True)
 class PeftFolder:
-    """The configuration and the tensors, whose names and shapes the caller still has to check."""
+    """The configuration, and the tensors, whose names and shapes are checked before one is read."""
 
     path: Path
     config: dict[str, Any]
-    tensors: dict[str, Tensor]
+    file: TensorFile
 
     @property
     def kind(self) -> str:
@@ -35,7 +36,7 @@ class PeftFolder:
         value = self.config.get(key)
         if type(value) is not int or not least <= value <= LARGEST_COUNT:
             raise AdapterError(
-                f"{self.path / PEFT_CONFIG}: '{key}' must be a whole number of at least {least}, found "
+                f"{self.path / PEFT_CONFIG}: '{key}' must be a whole number from {least} to {LARGEST_COUNT:,}, found "
                 f"{one_line(repr(value))[:60]}"
             )
         return value
@@ -54,40 +55,45 @@ class PeftFolder:
         name = self.config.get("base_model_name_or_path")
         return f" ('{one_line(str(name))[:120]}')" if name else ""
 
-    def only(self, *names: str) -> tuple[Tensor, ...]:
-        """The tensors of these names. Raises AdapterError if one is missing or there are others."""
+    def only(self, *names: str) -> None:
+        """Raises AdapterError unless there are the tensors of these names and no others."""
         path = self.path / PEFT_WEIGHTS
         for name in names:
-            if name not in self.tensors:
+            if name not in self.file.shapes:
                 raise AdapterError(f"{path}: holds no tensor '{name}', which {self.kind} on this model needs")
-        for name in self.tensors:
+        for name in self.file.shapes:
             if name not in names:
                 raise AdapterError(
                     f"{path}: unexpected tensor '{one_line(name)}' beside those of {self.kind}"
                 )
-        return tuple(self.shaped(name) for name in names)
 
     def shaped(self, name: str, *shape: int) -> Tensor:
-        """A floating-point tensor, of this shape if one is given. Raises AdapterError otherwise."""
-        path, tensor = self.path / PEFT_WEIGHTS, self.tensors[name]
-        if not tensor.is_floating_point():
+        """A floating-point tensor of this shape. Raises AdapterError otherwise, and then has not read it."""
+        path, found = self.path / PEFT_WEIGHTS, self.file.shapes[name]
+        if not self.file.floats(name):
             raise AdapterError(
-                f"{path}: tensor '{name}' has dtype {tensor.dtype}, expected a floating-point tensor"
+                f"{path}: tensor '{name}' has dtype {self.file.dtypes[name]}, expected a floating-point tensor"
             )
-        if shape and tuple(tensor.shape) != shape:
+        if found != shape:
             raise AdapterError(
-                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)} and this model needs {shape}: made for "
+                f"{path}: tensor '{name}' has shape {found} and this model needs {shape}: made for "
                 f"another model{self.base()}"
             )
-        return tensor
+        return self.file.read([name])[name]
 
 
 def read_peft_folder(folder: Path) -> PeftFolder:
-    """The folder's configuration and tensors, on CPU. Raises AdapterError on anything that is not one, and on pickles,
-    which are never opened."""
+    """The folder's configuration and the header of its tensors.
+
+    Raises AdapterError on anything that is not one, and on pickles, which are never opened.
+    """
     path = folder / PEFT_CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise AdapterError(f"{path}: too large; expected at most {LARGEST_CONFIG:,} bytes")
+        config = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path}: not a JSON file ({type(error).__name__})") from None
     if not isinstance(config, dict):
@@ -99,5 +105,4 @@ def read_peft_folder(folder: Path) -> PeftFolder:
                 "from PEFT with safe_serialization=True"
             )
         raise AdapterError(f"{folder}: holds no {PEFT_WEIGHTS}")
-    _, tensors = read_tensors(folder / PEFT_WEIGHTS)
-    return PeftFolder(folder, config, tensors)
+    return PeftFolder(folder, config, open_tensors(folder / PEFT_WEIGHTS))

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ctxpeft.adapters.layout import CARD, FORMAT, VARIANT, WEIGHTS
-from ctxpeft.errors import AdapterError
+from ctxpeft.adapters.layout import CARD, FORMAT, NEXT, VARIANT, WEIGHTS
+from ctxpeft.adapters.tensors import DIGEST, digest_of
+from ctxpeft.errors import AdapterError, DiskError
 from ctxpeft.files import replacing, write_text
 from ctxpeft.hosts.handle import BaseHandle
 
@@ -30,10 +32,12 @@ CODES = {
 
 
 def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "path/to/this/folder") -> None:
-    """Save variant.yaml, adapter.safetensors and README.md. Each file is replaced whole; the weights carry the
-    fingerprint of their spec, so files of two saves are never mistaken for one. `address` is what the card loads.
+    """Save variant.yaml, adapter.safetensors and README.md. `address` is what the card loads.
 
-    Raises AdapterError if the path is a file or cannot be written.
+    A save that is cut off, at whatever point, leaves a folder that loads as what it held before or as what was to be
+    saved: the weights are replaced in one step and carry the fingerprint of their spec, which lies beside them by then.
+
+    Raises AdapterError if the path is a file, DiskError if it cannot be written.
     """
     folder = Path(directory)
     if folder.exists() and not folder.is_dir():
@@ -42,16 +46,28 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "
     tensors = {key: value.contiguous() for key, value in handle.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        variant.to_yaml(folder / VARIANT, defaults=True)
-        with replacing(folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata=_metadata(handle))
+        variant.to_yaml(folder / NEXT, defaults=True)
+        try:
+            with replacing(folder / WEIGHTS) as temporary:
+                save_file(tensors, temporary, metadata=_metadata(handle, digest_of(tensors)))
+        except BaseException:
+            (folder / NEXT).unlink(missing_ok=True)
+            raise
+        (folder / NEXT).replace(folder / VARIANT)
         write_text(folder / CARD, _card(handle, address))
-    except OSError as error:
-        raise AdapterError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:
+        raise DiskError(
+            f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
-def _metadata(handle: BaseHandle) -> dict[str, str]:
-    return {"format": FORMAT, "fingerprint": handle.variant.fingerprint(), "base": base_name(handle)}
+def _metadata(handle: BaseHandle, digest: str) -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "fingerprint": handle.variant.fingerprint(),
+        "base": base_name(handle),
+        DIGEST: digest,
+    }
 
 
 def file_bytes(handle: BaseHandle) -> int:
@@ -60,7 +76,7 @@ def file_bytes(handle: BaseHandle) -> int:
     The adapter may be on the meta device.
     """
     tensors = sorted(handle.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, Any] = {"__metadata__": _metadata(handle)}
+    header: dict[str, Any] = {"__metadata__": _metadata(handle, "0" * 64)}
     end = 0
     for key, tensor in tensors:
         begin, end = end, end + tensor.numel() * tensor.element_size()

@@ -10,7 +10,6 @@ To add a command:
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -49,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _EPILOG = "Exit codes: 0 fine, 1 a law or a check is violated, 2 usage or configuration, 130 interrupted."
-_USER_OS_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_USER_OS_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +56,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ctxpeft.cli import _output
 
     args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except CtxpeftError as error:
+        _output.print_error(str(error))
+        return 1 if isinstance(error, LawError) else 2
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:
+        _forget_output()
+        return 0
+    except Exception as error:
+        from ctxpeft.files import disk_refusal
+
+        reason = disk_refusal(error)
+        if isinstance(error, _USER_OS_ERRORS) or (reason and isinstance(error, OSError) and error.filename):
+            _output.print_error(f"cannot use {error.filename}: {reason or str(error.strerror).lower()}")
+        elif reason is None:
+            raise
+        else:
+            _forget_output()
+            _output.print_error(f"cannot write: {reason}; what was finished before is kept")
+        return 2
+    return code
+
+
+def _run(args: list[str]) -> int:
+    from ctxpeft.cli import _output
+
     if not args or args[0] in ("--help", "-h", "help"):
         _output.print_help(COMMANDS, _EPILOG)
         return 0 if args else 2
@@ -66,23 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args[0]
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
-        _output.print_error(f"unknown {kind} '{name}'{did_you_mean(name, COMMANDS)}")
-        return 2
-    try:
-        return run_command(name, args[1:])
-    except CtxpeftError as error:
-        _output.print_error(str(error))
-        return 1 if isinstance(error, LawError) else 2
-    except KeyboardInterrupt:
-        return _interrupted()
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader went away; nothing more can be told
-        return 0
-    except OSError as error:
-        if not isinstance(error, _USER_OS_ERRORS) and error.errno != errno.ENOSPC:
-            raise
-        _output.print_error(f"cannot use {error.filename}: {(error.strerror or 'I/O error').lower()}")
-        return 2
+        raise CtxpeftError(f"unknown {kind} '{name}'{did_you_mean(name, COMMANDS)}")
+    return run_command(name, args[1:])
+
+
+def _forget_output() -> None:
+    """Nobody reads standard output any more, or it cannot be written: Python must not try again when it ends."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open to the end
 
 
 def run_command(name: str, args: Sequence[str]) -> int:

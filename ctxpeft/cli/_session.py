@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ctxpeft.training import Base, Bench, Method, TrainingConfig
 
 _ALIASES = {"lr": "learning_rate"}
+SAMPLE = 2000  # training examples whose lengths a plan tells
 _MODEL_KEYS = ("dtype", "device")
 UNRELATED_TEXTS = 200
 
@@ -192,12 +193,14 @@ def _texts(data: TaskData, files: Sequence[str]) -> TaskData:
 
 
 def task_facts(bench: Bench) -> dict[str, Any]:
-    """What a plan says about the data: sizes, labels, lengths in tokens, one example as the model sees it.
+    """What a plan says about the data: sizes, labels, lengths in tokens (of about SAMPLE training examples, evenly
+    spaced, where there are more than twice as many), one example as the model sees it.
 
     A label of many tokens has to be learned as a spelling and costs time to score: `label_words` shortens it.
     """
     task = bench.task
-    lengths = sorted(len(e) for e in bench.train)
+    some = range(0, len(bench.train), max(1, len(bench.train) // SAMPLE))
+    lengths = sorted(len(bench.train[i]) for i in some)
     facts: dict[str, Any] = {
         "task": task.spec.name,
         "kind": task.kind,

@@ -9,10 +9,12 @@ from rich.cells import cell_len
 from rich.table import Table
 
 from ctxpeft.cli._output import stdout
+from ctxpeft.errors import one_line
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print rows of text under their headers; piped, a cell is never cut and a row is always one line."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         if title:
             print(title)

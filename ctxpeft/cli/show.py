@@ -9,6 +9,7 @@ import typer
 from ctxpeft.cli._arguments import JsonOption
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import aligned
+from ctxpeft.errors import one_line
 
 if TYPE_CHECKING:
     from ctxpeft.spec.variant import Variant
@@ -105,7 +106,7 @@ def _counted(variant: Variant, model: str) -> tuple[dict[str, Any], list[tuple[s
 
 
 def _print(result: dict[str, Any], variant: Variant, rows: list[tuple[str, str]]) -> None:
-    print(f"{result['name']}: {result['title']}" if result["title"] else result["name"])
+    print(one_line(f"{result['name']}: {result['title']}" if result["title"] else result["name"]))
     print()
     for equation in result["equations"]:
         print(f"    {equation}")
@@ -117,7 +118,7 @@ def _print(result: dict[str, Any], variant: Variant, rows: list[tuple[str, str]]
         ("identity at init", _answer(result["identity_at_init"])),
         ("fingerprint", result["fingerprint"]),
     ]
-    for line in aligned([(key, text) for key, text in [*facts, *rows] if text]):
+    for line in aligned([(key, one_line(text)) for key, text in [*facts, *rows] if text]):
         print(line)
     if result["blocks"]:
         print()

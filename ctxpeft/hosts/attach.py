@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.build import build
+from ctxpeft.hosts.build import build, on_meta, state_of
 from ctxpeft.hosts.compile import compile_inits
 from ctxpeft.hosts.controller import Controller, controller_of
 from ctxpeft.hosts.discover import discover
@@ -27,6 +27,7 @@ from ctxpeft.hosts.vocabulary import fill_from_vocabulary
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
 
+Check = Callable[[dict[str, Tensor]], None]
 ADAPTER_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
 
 
@@ -62,8 +63,13 @@ def place(
     variant: str | os.PathLike[str] | Mapping[str, Any] | Variant,
     name: str,
     seed: int | None,
+    check: Check | None = None,
 ) -> BaseHandle:
-    """`attach` without what a text decides: for an adapter whose parameters are about to be read from a file."""
+    """`attach` without what a text decides: for an adapter whose parameters are about to be read from a file.
+
+    `check` is given the parameters and saved buffers to be, on the meta device, before memory is taken for them; what
+    it raises leaves the model as it was.
+    """
     variant = load_variant(variant)
     if not ADAPTER_NAME.match(name):
         raise HostError(f"'{name}' is not an adapter name: use letters, digits, '-' and '_'")
@@ -76,8 +82,10 @@ def place(
         if variant.peft is not None:
             from ctxpeft.hosts.peft_tuner import inject
 
-            return inject(model, variant, name)
+            return inject(model, variant, name, check)
         layers = discover(model)
+        if check is not None:
+            check(state_of(build(model, layers, variant, on_meta)))
         built = build(model, layers, variant)
     if any(has_virtual_tokens(spec) for spec in variant.modules) and name != PROBE:
         check_prompts(model, lambda probe: place(model, probe, PROBE, seed=None))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens, shared_parts
@@ -19,6 +20,9 @@ from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
 
+_TOO_LARGE = re.compile(
+    "out of memory|allocate memory|size calculation overflowed|overflow when unpacking", re.IGNORECASE
+)
 Adjust = Callable[[SiteShape], SiteShape]
 
 
@@ -37,7 +41,7 @@ def build(
 ) -> list[Built]:
     """All modules of a variant, by module and layer; blocks of `per: model` come before the layers they serve.
 
-    Raises HostError, naming the module, where a layer, a head or a site is missing.
+    Raises HostError, naming the module, where a layer, a head or a site is missing or memory does not suffice.
     """
     built: list[Built] = []
     for index, spec in enumerate(variant.modules):
@@ -45,7 +49,24 @@ def build(
             built += _module(model, layers, spec, index, at)
         except HostError as error:
             raise HostError(f"{variant.name}: modules[{index}]: {error}") from None
+        except (MemoryError, RuntimeError, TypeError) as error:
+            if not isinstance(error, MemoryError) and not _TOO_LARGE.search(str(error)):
+                raise
+            raise HostError(
+                f"{variant.name}: modules[{index}]: its parameters do not fit into memory; `ctxpeft show` with --model "
+                "counts them"
+            ) from None
     return built
+
+
+def state_of(built: Iterable[Built]) -> dict[str, Tensor]:
+    """Parameters and saved buffers of built modules, without gradients, by the names an adapter's file gives them."""
+    found: dict[str, Tensor] = {}
+    for prefix, _, _, module in built:
+        persistent = module.state_dict()
+        found |= {f"{prefix}.{key}": p.detach() for key, p in module.named_parameters()}
+        found |= {f"{prefix}.{key}": b for key, b in module.named_buffers() if key in persistent}
+    return found
 
 
 def on_meta(shape: SiteShape) -> SiteShape:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ctxpeft.errors import HostError
-from ctxpeft.hosts.build import Built
+from ctxpeft.errors import HostError, one_line
+from ctxpeft.hosts.build import Built, state_of
 from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.count import count_module
 from ctxpeft.hosts.discover import Layer
@@ -104,7 +104,7 @@ class BaseHandle(ABC):
         base = sum(p.numel() for p, _ in self.model.__dict__["_ctxpeft_base"]["trainable"])
         share = f"{trainable:,} trainable parameters ({trainable / base:.2%} of the base's {base:,})"
         folded = "" if deployed == trainable else f", {deployed:,} once deployed"
-        return f"{self.name}: {self.variant.title or self.variant.name}: {share}{folded}"
+        return one_line(f"{self.name}: {self.variant.title or self.variant.name}: {share}{folded}")
 
     def __repr__(self) -> str:
         return (
@@ -142,14 +142,11 @@ class Handle(BaseHandle):
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Saved buffers (random projections), under names like those of the parameters."""
-        for prefix, _, _, module in self.built:
-            persistent = module.state_dict()
-            for key, buffer in module.named_buffers():
-                if key in persistent:
-                    yield f"{prefix}.{key}", buffer
+        trained = {key for key, _ in self.named_parameters()}
+        return ((key, tensor) for key, tensor in self.state_dict().items() if key not in trained)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), **dict(self.named_buffers())}
+        return state_of(self.built)
 
     def num_parameters(self, kind: Literal["trainable", "deployed"] = "trainable") -> int:
         return sum(count_module(b.module, kind) for b in self.built)

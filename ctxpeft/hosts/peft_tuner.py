@@ -6,11 +6,11 @@ import contextlib
 import copy
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctxpeft.errors import HostError, SpecError, did_you_mean
 from ctxpeft.extras import require
@@ -45,16 +45,37 @@ def _config(variant: Variant) -> Any:
         raise SpecError(f"{variant.name}: peft: {cls.__name__} refuses this: {error}") from None
 
 
-def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
-    """Inject the tuner in place. Raises HostError where PEFT finds none of the target modules."""
+def inject(
+    model: nn.Module,
+    variant: Variant,
+    name: str,
+    check: Callable[[dict[str, Tensor]], None] | None = None,
+) -> PeftHandle:
+    """Inject the tuner in place. Raises HostError where PEFT finds none of the target modules.
+
+    `check` is given the parameters on the meta device first; what it raises leaves the model as it was.
+    """
     config = _config(variant)
+    if check is not None:
+        trial = _injected(model, variant, name, config, on_meta=True)
+        try:
+            check(trial.state_dict())
+        finally:
+            trial.detach()
+    return _injected(model, variant, name, config)
+
+
+def _injected(
+    model: nn.Module, variant: Variant, name: str, config: Any, on_meta: bool = False
+) -> PeftHandle:
     trained = [(p, p.requires_grad) for p in model.parameters()]
     before = {id(p) for p, _ in trained}
     fresh = "_ctxpeft_base" not in model.__dict__
     remember(model)
     try:
-        _inject(model, config, variant, name)
+        _inject(model, config, variant, name, on_meta)
     except HostError:
+        _take_out(model, name)
         if fresh:
             release(model)
         raise
@@ -71,11 +92,12 @@ def inject(model: nn.Module, variant: Variant, name: str) -> PeftHandle:
     return handle
 
 
-def _inject(model: nn.Module, config: Any, variant: Variant, name: str) -> None:
+def _inject(model: nn.Module, config: Any, variant: Variant, name: str, on_meta: bool = False) -> None:
     try:
-        _peft().inject_adapter_in_model(config, model, adapter_name=name)
-    except ValueError as error:
-        raise HostError(f"{variant.name}: PEFT cannot inject it here: {str(error).splitlines()[0]}") from None
+        _peft().inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=on_meta)
+    except Exception as error:  # PEFT raises many types here, each of them "not with this configuration"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HostError(f"{variant.name}: PEFT cannot inject it here: {reason}") from None
 
 
 def count_injected(model: nn.Module, variant: Variant) -> int:
@@ -128,19 +150,26 @@ class PeftHandle(BaseHandle):
         )
 
     def _layers(self) -> list[tuple[str, Any]]:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        return [(key, m) for key, m in self.model.named_modules() if isinstance(m, BaseTunerLayer)]
+        return _tuner_layers(self.model)
 
     def _remove(self) -> None:
-        for key, layer in self._layers():
-            if any(self.name in getattr(layer, part, {}) for part in layer.adapter_layer_names):
-                layer.delete_adapter(self.name)
-            left = any(
-                len(getattr(layer, part)) for part in layer.adapter_layer_names if hasattr(layer, part)
-            )
-            if not left:
-                parent, _, attribute = key.rpartition(".")
-                setattr(self.model.get_submodule(parent), attribute, layer.get_base_layer())
-        if not self._layers():
-            self.model.__dict__.pop("peft_config", None)
+        _take_out(self.model, self.name)
+
+
+def _tuner_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [(key, m) for key, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+
+
+def _take_out(model: nn.Module, name: str) -> None:
+    """Remove one tuner, and PEFT's layers where it was the last."""
+    for key, layer in _tuner_layers(model):
+        if any(name in getattr(layer, part, {}) for part in layer.adapter_layer_names):
+            layer.delete_adapter(name)
+        left = any(len(getattr(layer, part)) for part in layer.adapter_layer_names if hasattr(layer, part))
+        if not left:
+            parent, _, attribute = key.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, layer.get_base_layer())
+    if not _tuner_layers(model):
+        model.__dict__.pop("peft_config", None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from ctxpeft.errors import DiskError
 from ctxpeft.search import rungs
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.design import sample
@@ -50,7 +51,7 @@ class Objective:
             raise optuna.TrialPruned(error.reason) from None
         except DivergedError as error:
             raise self._failed(trial, str(error)) from None
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, DiskError):
             raise
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]

@@ -8,6 +8,7 @@ the spec shares it.
 
 from __future__ import annotations
 
+from ctxpeft.errors import one_line
 from ctxpeft.spec.blocks import FeatureMapSpec
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.peft import PeftSpec
@@ -33,7 +34,7 @@ PEFT = {
 def variant_equations(variant: Variant) -> list[str]:
     """One line a module, in order; one line for a wrapped PEFT tuner."""
     if variant.peft is not None:
-        return [_peft(variant.peft)]
+        return [one_line(_peft(variant.peft))]
     return [module_equation(module) for module in variant.modules]
 
 

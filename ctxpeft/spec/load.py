@@ -54,9 +54,8 @@ def variant_from_data(document: Document) -> Variant:
     if document.data is None:
         raise SpecError(f"{document.name}: empty; expected a variant with 'name' and 'modules'")
     if not isinstance(document.data, dict):
-        raise SpecError(
-            f"{document.name}: expected a mapping with 'name' and 'modules', found {shown(document.data)}"
-        )
+        found = "text" if isinstance(document.data, str) else shown(document.data)
+        raise SpecError(f"{document.name}: expected a mapping with 'name' and 'modules', found {found}")
     try:
         return Variant.model_validate(document.data)
     except ValidationError as error:

@@ -33,7 +33,7 @@ def unfolded(rows: Iterable[Row], choices: str | None) -> Iterator[Row]:
                 "text": [p.strip() for p in parts[1::2]],
             },
         }
-        yield Row(row.file, row.place, values)
+        yield Row(row.file, row.unit, row.number, values)
 
 
 def read_choices(row: Row, choices: str, answer: str) -> tuple[tuple[str, ...], str]:

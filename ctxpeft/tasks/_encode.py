@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from ctxpeft.errors import DataError
 from ctxpeft.tasks._collate import IGNORED, Collator, pad_id
 from ctxpeft.tasks._examples import Example
 from ctxpeft.tasks._load import TaskData
 
+MANY = 50_000
 Ids = tuple[int, ...]
 
 
@@ -99,6 +100,14 @@ class Encoder:
         """Makes batches of encoded examples."""
         return Collator(pad_id(self.tokenizer))
 
+    def on_demand(self, examples: Sequence[Example]) -> Sequence[Encoded]:
+        """`encode` where there is exactly one result an example, each made when it is asked for: for data of which
+        training reads a part. Other kinds, and few examples, are encoded at once.
+        """
+        if self.task.kind != "classification" or len(examples) <= MANY:
+            return tuple(self.encode(examples))
+        return OnDemand(self, examples)
+
     def text_of(self, example: Example) -> str:
         """The prompt as text."""
         return self._template.format(**example.fields)
@@ -144,8 +153,8 @@ class Encoder:
             )
 
     def _field_names(self) -> list[str]:
-        source = (*self.task.train, *self.task.validation, *self.task.test, *self.task.ood)
-        return list(source[0].fields)
+        splits = (self.task.train, self.task.validation, self.task.test, self.task.ood)
+        return list(next(split[0].names for split in splits if split))
 
     def _prompts(self, examples: Sequence[Example], reserved: int) -> list[Ids]:
         room = self.max_length - reserved
@@ -198,3 +207,22 @@ class Encoder:
         width = self.max_length - 1
         starts = range(0, max(len(ids) - 1, 0), width)
         return [Encoded(ids[s : s + 1], ids[s + 1 : s + 1 + width], example) for s in starts]
+
+
+class OnDemand(Sequence[Encoded]):
+    """The examples of a classification, each encoded when it is asked for and not kept."""
+
+    def __init__(self, encoder: Encoder, examples: Sequence[Example]) -> None:
+        self._encoder, self._examples = encoder, examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | Sequence[Encoded]:
+        if isinstance(index, slice):
+            return OnDemand(self._encoder, self._examples[index])
+        return self._encoder.encode([self._examples[index]])[0]

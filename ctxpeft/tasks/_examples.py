@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from ctxpeft.errors import DataError, did_you_mean
@@ -16,34 +16,58 @@ from ctxpeft.tasks._files import Row
 from ctxpeft.tasks._spec import DEFAULT_TEMPLATES, TaskSpec, template_fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One example: the values that fill the template, and the answer.
+    """One example: the values that fill the template, and the answer. Compact, since there may be millions.
 
-    `target` is the label, the completion or the right choice; empty in language modelling.
-    `choices` are those of a multiple choice. `unseen` says that the task keeps the row from training.
-    `id` is a hash of the values, the target and the choices, the same in every run and for every model.
+    `names` are the template's fields and `values` what fills them. `target` is the label, the completion or the right
+    choice; empty in language modelling. `file`, `unit` and `number` say where it was found, as in `Row`. `choices` are
+    those of a multiple choice. `unseen` says that the task keeps the row from training.
     """
 
-    fields: dict[str, str]
+    names: tuple[str, ...]
+    values: tuple[str, ...]
     target: str
-    where: str = ""
+    file: str = ""
+    unit: str = ""
+    number: int = 0
     choices: tuple[str, ...] = ()
     unseen: bool = False
+    _digest: bytes | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the template is filled with."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    @property
+    def where(self) -> str:
+        """`file line 7`, for messages."""
+        return f"{self.file} {self.unit} {self.number}"
 
     @property
     def text(self) -> str:
         """All values joined: what decides whether two examples are the same."""
-        return "\n".join(self.fields.values())
+        return "\n".join(self.values)
 
-    @cached_property
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the text that case and spacing do not change: splits and duplicates go by it."""
+        if self._digest is None:
+            found = hashlib.sha256(" ".join(self.text.casefold().split()).encode()).digest()
+            object.__setattr__(self, "_digest", found)
+            return found
+        return self._digest
+
+    @property
     def key(self) -> str:
-        """A hash of the text that case and spacing do not change: splits and duplicates go by it."""
-        return hashlib.sha256(" ".join(self.text.casefold().split()).encode()).hexdigest()
+        """`digest` in hexadecimal digits."""
+        return self.digest.hex()
 
-    @cached_property
+    @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits."""
+        """Sixteen hexadecimal digits, a hash of the values, the target and the choices: the same in every run and for
+        every model."""
         parts = "\x00".join((self.text, self.target, *self.choices))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
@@ -68,21 +92,22 @@ class Reader:
         stream = iter(rows)
         first = next(stream)
         kind, sources, target = self._settle(first)
-        own = {*ROLES_OF[kind], next(iter(sources))}
+        own, names = {*ROLES_OF[kind], next(iter(sources))}, tuple(sources)
         examples: list[Example] = []
         label_type: tuple[type, str] | None = None
         skipped = 0
         for row in _again(first, stream):
-            fields = {
-                name: _text(row, column, name in own, self.spec.separator) for name, column in sources.items()
-            }
-            unseen = any(str(row.values.get(name)) in values for name, values in self.spec.unseen.items())
+            values = tuple(
+                _text(row, column, name in own, self.spec.separator) for name, column in sources.items()
+            )
+            place = row.file, row.unit, row.number
+            unseen = any(str(row.values.get(name)) in kept for name, kept in self.spec.unseen.items())
             if kind == "multiple_choice":
                 choices, right = read_choices(row, self.found["choices"], self.found["answer"])
-                examples.append(Example(fields, right, row.where, choices, unseen))
+                examples.append(Example(names, values, right, *place, choices, unseen))
                 continue
             if kind == "completion" and target and (texts := self._references(row, target)):
-                examples += [Example(fields, one, row.where, (), unseen) for one in texts]
+                examples += [Example(names, values, one, *place, (), unseen) for one in texts]
                 continue
             answer = _text(row, target) if target else ""
             if kind == "classification" and self._left_out(answer := self._label_name(answer)):
@@ -96,7 +121,8 @@ class Reader:
                         f"{label_type[1]} has {_type_name(label_type[0])}"
                     )
                 label_type = label_type or (given, first.place)
-            examples.append(Example(fields, answer, row.where, (), unseen))
+            answer = sys.intern(answer) if kind == "classification" else answer
+            examples.append(Example(names, values, answer, *place, (), unseen))
         if skipped:
             self.notes.append(f"{first.file}: {skipped} rows of other labels were left out")
         if not examples:
@@ -111,7 +137,7 @@ class Reader:
         given = row.values.get(column)
         if not isinstance(given, list):
             return []
-        texts = [_text(Row(row.file, row.place, {column: one}), column) for one in given]
+        texts = [_text(Row(row.file, row.unit, row.number, {column: one}), column) for one in given]
         if not texts:
             raise DataError(f"{row.where}: '{column}' is an empty list: expected one text or more")
         return list(dict.fromkeys(texts))

@@ -15,17 +15,30 @@ from typing import Any
 from ctxpeft.errors import DataError, did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
-_FIELD_LIMIT = 1 << 27  # bytes of one CSV field; beyond it a missing quote is likelier than a text
-_BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+_FIELD_LIMIT = 1 << 24  # characters of one CSV field; beyond it a missing quote is likelier than a text
+_LINE_LIMIT = 1 << 26  # bytes
+_JSON_LIMIT = 1 << 29  # bytes of a file that has to be read whole
+_BOMS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record, with where it was found: a line, or in a JSON array an item, counted from one."""
+    """One record, with where it was found: a `unit` (a line, or in a JSON array an item) counted from one."""
 
     file: str
-    place: str
+    unit: str
+    number: int
     values: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """`line 7` or `item 7`."""
+        return f"{self.unit} {self.number}"
 
     @property
     def where(self) -> str:
@@ -66,14 +79,20 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 def _lines(file: Path) -> Iterator[str]:
     """Decoded lines, line ends kept."""
     with file.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in enumerate(iter(lambda: stream.readline(_LINE_LIMIT + 1), b""), start=1):
+            if len(raw) > _LINE_LIMIT:
+                raise DataError(
+                    f"{file} line {number} is longer than {_LINE_LIMIT:,} bytes: expected one row a line"
+                )
             if number == 1:
                 for bom, encoding in _BOMS:
                     if raw.startswith(bom):
                         raise DataError(f"{file} is {encoding}: expected UTF-8; save it as UTF-8")
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             if b"\x00" in raw:
-                raise DataError(f"{file} line {number}: a NUL byte: this is not a text file")
+                raise DataError(
+                    f"{file} line {number}: a NUL byte: expected UTF-8 text, not UTF-16 or a binary file"
+                )
             try:
                 yield raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -85,6 +104,7 @@ def _lines(file: Path) -> Iterator[str]:
 
 def _delimited(file: Path) -> Iterator[Row]:
     csv.field_size_limit(_FIELD_LIMIT)
+    name = str(file)
     lines = _lines(file)
     header_line = next(lines, "")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else _delimiter(header_line)
@@ -100,9 +120,13 @@ def _delimited(file: Path) -> Iterator[Row]:
                     f"{file} line {reader.line_num}: {len(record)} fields where the first line names "
                     f"{len(header)} columns ({', '.join(header)}); quote a field that contains '{delimiter}'"
                 )
-            yield Row(str(file), f"line {reader.line_num}", dict(zip(header, record, strict=True)))
+            yield Row(name, "line", reader.line_num, dict(zip(header, record, strict=True)))
     except csv.Error as error:
-        reason = "a quoted field is never closed" if "unexpected end" in str(error) else str(error)
+        known = {
+            "unexpected end": "a quoted field is never closed",
+            "larger than field limit": f"a field of more than {_FIELD_LIMIT:,} characters: is a quote never closed?",
+        }
+        reason = next((told for words, told in known.items() if words in str(error)), str(error))
         raise DataError(f"{file} line {reader.line_num}: {reason}") from None
 
 
@@ -129,13 +153,19 @@ def _check_header(file: Path, header: list[str]) -> None:
 
 
 def _json_lines(file: Path) -> Iterator[Row]:
+    name = str(file)
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
-            place = f"line {number}"
-            yield Row(str(file), place, _object(f"{file} {place}", _parse(f"{file} {place}", line)))
+            where = f"{name} line {number}"
+            yield Row(name, "line", number, _object(where, _parse(where, line)))
 
 
 def _json(file: Path) -> Iterator[Row]:
+    if file.stat().st_size > _JSON_LIMIT:
+        raise DataError(
+            f"{file} is larger than {_JSON_LIMIT:,} bytes, and JSON is read whole: save it as JSON Lines, which "
+            "is read line by line"
+        )
     text = "".join(_lines(file))
     try:
         content = json.loads(text)
@@ -152,8 +182,7 @@ def _json(file: Path) -> Iterator[Row]:
     if not isinstance(content, list):
         raise DataError(f"{file}: expected an array of objects, got {_kind(content)}")
     for number, item in enumerate(content, start=1):
-        place = f"item {number}"
-        yield Row(str(file), place, _object(f"{file} {place}", item))
+        yield Row(str(file), "item", number, _object(f"{file} item {number}", item))
 
 
 def _parse(where: str, line: str) -> Any:
@@ -183,7 +212,7 @@ def _paragraphs(file: Path) -> Iterator[Row]:
             start = start if block else number
             block += line
         elif block:
-            yield Row(str(file), f"line {start}", {"text": block.strip()})
+            yield Row(str(file), "line", start, {"text": block.strip()})
             block = ""
     if block:
-        yield Row(str(file), f"line {start}", {"text": block.strip()})
+        yield Row(str(file), "line", start, {"text": block.strip()})

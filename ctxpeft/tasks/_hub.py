@@ -38,7 +38,7 @@ def hub_rows(hub: Hub, split: str) -> Iterator[Row]:
         for name, label in named.items():
             record[name] = _names(record[name], label, hub.values)
         values = {hub.rename.get(name, name): value for name, value in record.items()}
-        yield Row(f"hub:{hub.id}", f"{split} row {number}", values)
+        yield Row(f"hub:{hub.id}", f"{split} row", number, values)
 
 
 def _class_label(feature: Any) -> Any:

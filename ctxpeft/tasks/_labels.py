@@ -20,7 +20,7 @@ def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tup
     """
     source = splits["train"] or splits["test"]
     labels = tuple(sorted(spec.labels or spec.label_names or {example.target for example in source}))
-    where = source[0].where.rsplit(" ", 2)[0]
+    known, where = set(labels), source[0].file
     if len(labels) == 1 and splits["train"]:
         raise DataError(f"{where}: every row has the label '{labels[0]}': a classification needs two or more")
     if len(labels) > _MAX_LABELS or (len(source) >= 20 and len(labels) > 0.8 * len(source)):
@@ -30,12 +30,12 @@ def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tup
         )
     for name, examples in splits.items():
         for example in examples:
-            if example.target not in labels:
+            if example.target not in known:
                 listed = spec.labels or spec.label_names
-                known = "is not among the task's labels" if listed else "does not occur in training"
+                reason = "is not among the task's labels" if listed else "does not occur in training"
                 raise DataError(
                     f"{example.where}: the label '{example.target}' of the {name} data "
-                    f"{known}{did_you_mean(example.target, labels)}"
+                    f"{reason}{did_you_mean(example.target, labels)}"
                 )
     unknown = [label for label in spec.label_words if label not in labels]
     if unknown:

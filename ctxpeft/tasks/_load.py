@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ class TaskData:
         return data | {"kind": self.kind, "template": self.template} | labels
 
     def digest(self) -> str:
+        """See `_digest`; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         """SHA-256 of everything that decides a result: the examples of every split, in order, and the prompt.
 
         Paths do not enter: the same data elsewhere is the same task. Under `draw: seed` the runs' own draws enter

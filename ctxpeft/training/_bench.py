@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ class Bench:
     base: Base
     task: TaskData
     encoder: Encoder
-    train: tuple[Encoded, ...]
+    train: Sequence[Encoded]
     held_out: tuple[Encoded, ...]
     notes: tuple[str, ...] = ()
     elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Bench:
         if task is self.task:
             return self
         notes = (*self.notes, *task.notes[len(self.task.notes) :])
-        return replace(self, task=task, train=tuple(self.encoder.encode(task.train)), notes=notes)
+        return replace(self, task=task, train=self.encoder.on_demand(task.train), notes=notes)
 
     def measured_on(self, split: str) -> Elsewhere:
         """The encoder and the examples of a split, the task's own or another's; no examples where there is none."""
@@ -91,7 +91,7 @@ def prepare(base: Base, task: TaskData, elsewhere: Mapping[str, TaskData] | None
     encoder = encoder_for(base, task)
     if not encoder.eos and task.kind != "language_modelling" and not base.head:
         notes.append("answers have no end-of-text token: the model cannot tell it from unused tokens")
-    train = tuple(encoder.encode(task.train))
+    train = encoder.on_demand(task.train)
     held_out = tuple(encoder.encode(task.validation))
     if encoder.skipped:
         notes.append(f"{encoder.skipped} examples whose answer exceeds max_length were left out")

@@ -22,6 +22,7 @@ from ctxpeft.tasks import Encoded, Evaluation, evaluate, token_budget
 from ctxpeft.training._bench import Bench
 from ctxpeft.training._callbacks import OnEvaluate, Watcher, interruptible
 from ctxpeft.training._config import TrainingConfig
+from ctxpeft.training._disk import writing_into
 from ctxpeft.training._folder import RunFolder
 from ctxpeft.training._head import Head
 from ctxpeft.training._methods import Method, attach_method
@@ -170,7 +171,7 @@ class Job:
         started = time.perf_counter()
         self.reporter.start(title, config.steps)
         try:
-            with interruptible(watcher):
+            with interruptible(watcher), writing_into(self.checkpoints):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             self.reporter.stop()
@@ -254,7 +255,7 @@ def _relocate_best(checkpoint: Path) -> None:
     if best and not Path(best).is_dir():
         here = checkpoint.parent / Path(best).name
         state["best_model_checkpoint"] = str(here) if here.is_dir() else None
-        path.write_text(json.dumps(state), encoding="utf-8")
+        write_text(path, json.dumps(state))
 
 
 def _stop_checkpointing(model: Any) -> None:

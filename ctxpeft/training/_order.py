@@ -24,9 +24,10 @@ class OrderedExamples(Dataset[dict[str, Any]]):
     ) -> None:
         self.encoded = encoded
         self.per_step = per_step
-        self.order = data_order([len(e) for e in encoded], steps * per_step, per_step, seed, group)
-        lengths = np.array([len(e) for e in encoded])
-        self._tokens = lengths[self.order].reshape(steps, per_step).sum(axis=1).cumsum()
+        lengths = Lengths(encoded)
+        self.order = data_order(lengths, steps * per_step, per_step, seed, group)
+        read = np.array([lengths[i] for i in self.order])
+        self._tokens = read.reshape(steps, per_step).sum(axis=1).cumsum()
 
     def __len__(self) -> int:
         return len(self.order)
@@ -39,8 +40,24 @@ class OrderedExamples(Dataset[dict[str, Any]]):
         return int(self._tokens[step - 1]) if step else 0
 
 
+class Lengths:
+    """How many tokens each example has, found when it is asked for: of many examples a run reads a part."""
+
+    def __init__(self, encoded: Sequence[Encoded]) -> None:
+        self._encoded = encoded
+        self._known: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> int:
+        if index not in self._known:
+            self._known[index] = len(self._encoded[index])
+        return self._known[index]
+
+
 def data_order(
-    lengths: Sequence[int], total: int, per_batch: int, seed: int, group: bool = False
+    lengths: Sequence[int] | Lengths, total: int, per_batch: int, seed: int, group: bool = False
 ) -> list[int]:
     """`total` indices into the data, in the order they are trained on."""
     random = np.random.default_rng([seed, 0xDA7A])

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import ctxpeft
-from ctxpeft.errors import AdapterError
+from ctxpeft.errors import AdapterError, DiskError
 from ctxpeft.testing.tiny import perturb, tiny_model
 from tests.adapters.peft_folders import (
     COUNT,
@@ -197,7 +197,7 @@ def test_formats_and_paths(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(AdapterError, match="is a file; expected a folder"):
         handle.export(tmp_path / "file")
-    with pytest.raises(AdapterError, match="cannot be written"):
+    with pytest.raises(DiskError, match="cannot be written"):
         handle.export(tmp_path / "file" / "below")
 
 
@@ -214,7 +214,7 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ctxpeft.adapters.export.save_file", full)
         for name in ("old", "new"):
-            with pytest.raises(AdapterError, match="No space left on device"):
+            with pytest.raises(DiskError, match="No space left on device"):
                 handle.export(tmp_path / name)
     assert os.listdir(tmp_path) == ["old"]
     assert {n: (tmp_path / "old" / n).read_bytes() for n in os.listdir(tmp_path / "old")} == before

@@ -225,7 +225,7 @@ def test_parts_of_the_base(prefix):
 @pytest.mark.parametrize("count", [None, 0, -3, 2.0, True, "5", 10**9])
 def test_counts_that_are_none(prefix, count):
     reconfigure(prefix, num_virtual_tokens=count)
-    refused(prefix, "'num_virtual_tokens' must be a whole number of at least 1")
+    refused(prefix, "'num_virtual_tokens' must be a whole number from 1 to 65,536")
 
 
 def test_prefixes_of_another_base(prefix):

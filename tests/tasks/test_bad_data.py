@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ctxpeft.cli import main
+from ctxpeft.tasks._files import read_rows
 
 GOOD = "text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(8))
 CASES: dict[str, tuple[str, bytes, str]] = {
@@ -16,6 +18,10 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     "misnamed column": ("d.csv", b"texxt,label\nx,a\ny,b\n", "did you mean 'texxt'"),
     "latin-1": ("d.csv", "text,label\ncafé,a\n".encode("latin-1"), "line 2: byte 0xe9 at column 4"),
     "utf-16": ("d.csv", GOOD.encode("utf-16"), "UTF-16: expected UTF-8"),
+    "utf-16 without a mark": ("d.csv", GOOD.encode("utf-16-le"), "line 1: a NUL byte"),
+    "utf-32": ("d.csv", GOOD.encode("utf-32"), "UTF-32: expected UTF-8"),
+    "windows-1252": ("d.csv", "text,label\n“so”,a\n".encode("cp1252"), "line 2: byte 0x93 at column 1"),
+    "a truncated character": ("d.csv", "text,label\ncafé".encode()[:-1], "line 2: byte 0xc3"),
     "binary": ("d.csv", b"text,label\n\x00\x01,a\n", "line 2: a NUL byte"),
     "ragged": ("d.csv", b"text,label\nx,a\none, two,b\n", "line 3: 3 fields"),
     "open quote": ("d.csv", b'text,label\n"never closed,a\nx,b\n', "never closed"),
@@ -47,6 +53,17 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     "broken json": ("d.json", b'[{"text":"x",\n"label":}]', "line 2: not JSON"),
     "json of numbers": ("d.json", b"[1, 2]", "item 1: expected an object"),
     "deep json": ("d.json", b"[" * 200_000, "not JSON"),
+    "a field without end": (
+        "d.csv",
+        b'text,label\n"' + (b"x" * 1023 + b"\n") * 17_000,
+        "is a quote never closed?",
+    ),
+    "a line without end": (
+        "d.csv",
+        b"text,label\n" + b"x" * ((1 << 26) + 1),
+        "line 2 is longer than 67,108,864 bytes",
+    ),
+    "no labels at all": ("d.csv", b"text,label\nx,\ny,\n", "line 2: 'label' is empty"),
     "unknown suffix": ("d.parquet", b"PAR1", "unknown format '.parquet'"),
     "no column at all": ("d.csv", b"a,b\n1,2\n", "found the columns a, b"),
 }
@@ -141,3 +158,19 @@ def test_bad_flags(
     code = main(["train", *variant, "--out", "out", *arguments])
     _assert_one_sentence(code, capsys, expected)
     assert not Path("out").exists()
+
+
+def test_a_json_file_that_would_fill_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hole of two gigabytes: nothing of it is read."""
+    path = tmp_path / "d.json"
+    path.touch()
+    os.truncate(path, 1 << 31)
+    code = main(["train", "--variant", "ia3", "--data", str(path), "--out", str(tmp_path / "out")])
+    _assert_one_sentence(code, capsys, "JSON is read whole: save it as JSON Lines")
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    plain, marked = tmp_path / "plain.csv", tmp_path / "marked.csv"
+    plain.write_bytes(GOOD.encode())
+    marked.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert [r.values for r in read_rows(plain)] == [r.values for r in read_rows(marked)]

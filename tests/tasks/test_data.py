@@ -146,7 +146,7 @@ def test_hold_out_and_without() -> None:
     assert task.validation_fraction == 0.1
     from ctxpeft.tasks import Example
 
-    examples = [Example({"text": f"t{i}"}, "") for i in range(10)]
+    examples = [Example(("text",), (f"t{i}",), "") for i in range(10)]
     kept, held = hold_out(examples, 0.3)
     assert (len(kept), len(held)) == (7, 3)
     assert without(kept, held) == (kept, 0)

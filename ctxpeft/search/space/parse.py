@@ -109,7 +109,7 @@ class PatternParser:
         )
         nodes: list[Node] = []
         for kind in wanted:
-            if kind not in known:
+            if not isinstance(kind, str) or kind not in known:
                 raise self.fail(path, wrong_kind(choice, kind))
             nodes.append(self._record(known[kind], {**data, "kind": kind}, path))
         return options(unique_labels(nodes))
