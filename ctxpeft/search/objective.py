@@ -13,6 +13,7 @@ import optuna
 from ctxpeft.search import rungs
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.design import sample
+from ctxpeft.search.disk import is_full
 from ctxpeft.search.learning import DivergedError, Learning, shared_metrics
 from ctxpeft.search.measures import Name, shown
 from ctxpeft.search.meter import adapter_bytes
@@ -53,6 +54,8 @@ class Objective:
         except optuna.TrialPruned:
             raise
         except Exception as error:
+            if is_full(error, self.laboratory.job.out):
+                raise
             lines = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {lines[0]}"
             raise self._failed(trial, reason) from error
