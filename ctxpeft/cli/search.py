@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from ctxpeft.cli._output import emit
 from ctxpeft.extras import require
 
 if TYPE_CHECKING:
+    from ctxpeft.search.job import Job
     from ctxpeft.search.spacefile import Space
 
 
@@ -89,18 +91,22 @@ def command(
     from ctxpeft.search.spacefile import load_space
 
     found = _changed(load_space(space), overrides or [], trials)
+    from ctxpeft.search.job import Job, model_of, tasks_of
+
+    folder = out or Path("runs") / f"search-{found.name}"
+    if dry_run and not (task or data or found.file.tasks):
+        _dry_run(found, model_of(found, model), None, workers, json)
+        return
+    specs = tasks_of(found, task or [], data or [], test or [])
+    job = Job(found, model_of(found, model), specs, folder, study or found.name, storage)
     if dry_run:
-        _dry_run(found, model, json)
+        _dry_run(found, job.model, job, workers, json)
         return
     for package in ("matplotlib", "latex2mathml"):
         require(package, "plots", "the report of a search")
     from ctxpeft.search.archive import read_archive
-    from ctxpeft.search.job import Job, model_of, tasks_of
     from ctxpeft.search.run import search
 
-    folder = out or Path("runs") / f"search-{found.name}"
-    specs = tasks_of(found, task or [], data or [], test or [])
-    job = Job(found, model_of(found, model), specs, folder, study or found.name, storage)
     result = search(job, _command(sys.argv), workers, fresh, read_archive(begin) if begin else None)
     if json:
         emit("search", result.plain())
@@ -129,12 +135,15 @@ def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
     return with_settings(space, placed)
 
 
-def _dry_run(space: Space, model: str | None, json: bool) -> None:
+def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool) -> None:
+    """The space on the meta device; where the data are known, a few steps timed on the model besides."""
     from ctxpeft.cli._model import empty_model
     from ctxpeft.search.dryrun import lines_of, preview
-    from ctxpeft.search.job import model_of
+    from ctxpeft.search.expected import measure
 
-    result = preview(space, empty_model(model_of(space, model)))
+    result = preview(space, empty_model(model))
+    if job is not None:
+        result = replace(result, expected=measure(job, workers))
     if json:
         emit("search", result.plain())
     else:

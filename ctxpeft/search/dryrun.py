@@ -11,6 +11,7 @@ from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.budget import Target
 from ctxpeft.search.counting import Counter, target_of
 from ctxpeft.search.design import Design, sample
+from ctxpeft.search.expected import Expected
 from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.tree import lines, size
 from ctxpeft.search.space.walk import InfeasibleError
@@ -24,7 +25,9 @@ PROBES = 100
 
 @dataclass(frozen=True)
 class Preview:
-    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`."""
+    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. expected: how long a
+    search takes, where the data are known.
+    """
 
     tree: list[str]
     structures: int
@@ -33,6 +36,7 @@ class Preview:
     designs: list[Design]
     refused: list[tuple[str, int]]
     probes: int
+    expected: Expected | None = None
 
     def plain(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -47,6 +51,7 @@ class Preview:
             "designs": [{"parameters": d.parameters, "variant": d.variant.to_dict()} for d in self.designs],
             "refused": dict(self.refused),
             "probes": self.probes,
+            "expected": self.expected.plain() if self.expected else None,
         }
 
 
@@ -92,6 +97,11 @@ def lines_of(preview: Preview) -> Iterator[str]:
         yield f"    {flow(design.variant.to_dict()['modules'])}"
     for reason, count in preview.refused:
         yield f"refused {count} of {preview.probes}: {reason}"
+    yield ""
+    if preview.expected is None:
+        yield "expected time: give --task T or --data FILE, and a few steps are timed on the model"
+    else:
+        yield from preview.expected.lines()
 
 
 def flow(value: Any) -> str:

@@ -14,6 +14,7 @@ from ctxpeft.errors import DiskError
 from ctxpeft.search import rungs
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.design import sample
+from ctxpeft.search.disk import is_full
 from ctxpeft.search.learning import DivergedError, Learning, shared_metrics
 from ctxpeft.search.measures import Name, shown
 from ctxpeft.search.meter import adapter_bytes
@@ -54,6 +55,8 @@ class Objective:
         except (optuna.TrialPruned, DiskError):
             raise
         except Exception as error:
+            if is_full(error, self.laboratory.job.out):
+                raise
             lines = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {lines[0]}"
             raise self._failed(trial, reason) from error

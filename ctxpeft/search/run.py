@@ -14,6 +14,7 @@ import optuna
 
 from ctxpeft.search.archive import Archive, archive_of
 from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.disk import room_needed
 from ctxpeft.search.export import best_row, best_variant, write_exports
 from ctxpeft.search.finals import Finals, fresh_runs, run_finals
 from ctxpeft.search.job import Job
@@ -88,7 +89,7 @@ def search(
         KeyboardInterrupt: everything finished is saved; the same call goes on.
     """
     began = time.monotonic()
-    with owned(job.out) as owner:
+    with room_needed(job.out), owned(job.out) as owner:
         if fresh:
             discard(job.out, job.url, job.study)
         announce(f"loading {job.model} and the data")

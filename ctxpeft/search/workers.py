@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 import optuna
 
 from ctxpeft.errors import CtxpeftError
+from ctxpeft.search.disk import room_needed
 from ctxpeft.search.finals import fresh_run, fresh_runs
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import work
@@ -113,9 +115,13 @@ def _main(part: Part, job: Job, owner: str, index: int, workers: int, pipe: Conn
     try:
         threading.Thread(target=_obey, args=(pipe,), daemon=True).start()
         pipe.send(None)
-        part(job, owner, index, workers)
+        with room_needed(job.out):
+            part(job, owner, index, workers)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except CtxpeftError as error:
+        print(f"error: worker {index + 1}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _obey(pipe: Connection) -> None:

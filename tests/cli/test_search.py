@@ -187,3 +187,15 @@ def test_samplers_are_compared_by_the_designs_they_needed(
     again = run(capsys, "report", tmp_path / "random", "--out", tmp_path / "again", "--json")
     assert again.code == 0, again.err
     assert (tmp_path / "again" / "report.html").is_file()
+
+
+def test_a_dry_run_with_data_times_a_few_steps(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "data.template={text} Label:"]
+    done = run(capsys, "search", space, *where, "--dry-run", "--out", tmp_path / "study")
+    assert done.code == 0, done.err
+    assert "expected time, from 8 steps of prefix-tuning-plus timed on this machine" in done.out
+    assert not (tmp_path / "study").exists()
+    without = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
+    assert "expected time: give --task T or --data FILE" in without.out
