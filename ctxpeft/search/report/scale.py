@@ -42,14 +42,30 @@ class Scale:
     @property
     def label(self) -> str:
         """What an axis says."""
-        name = "loss" if self.objective == "loss" else "metric"
-        relative = " relative to the frozen model's, mean over tasks" if self.joint else ""
-        return f"held-out {name}{relative} ({'higher' if self.greater else 'lower'} is better)"
+        name = {"loss": "held-out loss", "metric": "held-out metric"}.get(self.objective, self.objective)
+        relative = " relative to the frozen model's, over tasks" if self.joint else ""
+        return f"{name}{relative} ({'higher' if self.greater else 'lower'} is better)"
+
+
+def objectives_of(about: dict[str, Any]) -> list[str]:
+    """What decides, the first ranks."""
+    return list(about.get("objectives", [about["objective"]]))
 
 
 def scale_of(about: dict[str, Any], rows: Sequence[Row]) -> Scale:
-    """The scale of a study: a metric that is better when greater is kept negated."""
-    objective = str(about["objective"])
-    values = [v for row in rows for v in (row.rung, row.value) if v is not None]
-    greater = objective == "metric" and not any(v > 0 for v in values)
+    """The scale of full runs."""
+    return _scale(objectives_of(about)[0], about, [row.value for row in rows])
+
+
+def rung_scale_of(about: dict[str, Any], rows: Sequence[Row]) -> Scale:
+    """The scale of the rung, which compares by what training improves, whatever ranks in the end."""
+    names = objectives_of(about)
+    return _scale(
+        "metric" if "metric" in names and "loss" not in names else "loss", about, [r.rung for r in rows]
+    )
+
+
+def _scale(objective: str, about: dict[str, Any], values: Sequence[float | None]) -> Scale:
+    """A metric that is better when greater is kept negated."""
+    greater = objective in ("metric", "ood") and not any(v > 0 for v in values if v is not None)
     return Scale(objective, greater, objective == "loss" and len(about.get("tasks", ())) > 1)
