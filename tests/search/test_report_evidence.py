@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ctxpeft.search.outcome import Row
-from ctxpeft.search.report.front import front, planes_of
+from ctxpeft.search.report.front import planes_of
 from ctxpeft.search.report.importance import FEWEST, importance_of
 from ctxpeft.search.report.page import render
 from ctxpeft.search.report.pictures import pareto
@@ -139,35 +139,13 @@ def test_the_guide_is_told_as_it_was() -> None:
     assert "does not say" in guide_in_words(broken, None)
 
 
-def test_the_front_is_what_nothing_beats() -> None:
-    points = [(1, 5), (2, 3), (3, 3), (4, 1), (2, 3), (5, 2), (1, 6)]
-    assert front(points) == [0, 1, 4, 3]
-    assert front([]) == []
-    dominated = [p for i, p in enumerate(points) if i not in front(points)]
-    assert all(any(a <= x and b <= y and (a, b) != (x, y) for a, b in points) for x, y in dominated)
-
-
-@dataclass(frozen=True)
-class Measured(Row):
-    """A trial of a study with several objectives: each with its own sign, and smaller is better."""
-
-    objectives: dict[str, float] = field(default_factory=dict)
-    costs: tuple[float, ...] = ()
-    violations: dict[str, float] = field(default_factory=dict)
-
-
-def measured(number: int, metric: float, forgetting: float, latency: float, **more: Any) -> Measured:
-    plain = design(number, rung=-metric / 2)
+def measured(number: int, metric: float, forgetting: float, latency: float, **more: Any) -> Row:
+    """A completed trial of a study with three objectives."""
     wanted = {"metric": metric, "forgetting": forgetting, "latency": latency}
     costs = (-metric, forgetting, latency)
-    known = {
-        "outcome": "completed",
-        "value": -metric,
-        "objectives": wanted,
-        "costs": costs,
-        "parameters": 100,
-    }
-    return Measured(**{**vars(plain), **known, **more})
+    plain = design(number, rung=-metric / 2)
+    known = replace(plain, outcome="completed", value=-metric, objectives=wanted, costs=costs, parameters=100)
+    return replace(known, **more)
 
 
 MANY = [measured(0, 0.8, 0.3, 1.1), measured(1, 0.6, 0.1, 1.2), measured(2, 0.5, 0.2, 1.3)]
@@ -201,7 +179,7 @@ def test_one_objective_is_set_against_the_parameters() -> None:
         Row(2, "completed", value=2.5, parameters=200),
     ]
     (plane,) = planes_of(rows, {"objective": "loss"})
-    assert (plane.name, plane.front, plane.whole) == ("parameters", [1, 0], True)
+    assert (plane.name, plane.front, plane.whole) == ("parameters", [0, 1], True)
 
 
 def test_a_page_of_several_objectives_names_them_all() -> None:

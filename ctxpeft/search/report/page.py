@@ -10,7 +10,7 @@ from typing import Any
 from ctxpeft.files import write_text
 from ctxpeft.search.export import best_row, best_variant
 from ctxpeft.search.finals import Finals
-from ctxpeft.search.outcome import Row, counts, ranking, tried
+from ctxpeft.search.outcome import Row, TaskScore, counts, ranking, tried
 from ctxpeft.search.report import pictures, words
 from ctxpeft.search.report.choices import choices_of
 from ctxpeft.search.report.front import planes_of
@@ -192,27 +192,26 @@ def _cells(row: Row, scale: Scale, rung: Scale) -> dict[str, Any]:
         "equations": variant_equations(variant) if variant else [],
         "yaml": dump_yaml(variant.to_dict()) if variant else "",
         "parameters": row.parameters,
-        "rate": getattr(row, "rate_text", "") or (f"{row.rate:g}" if row.rate else ""),
+        "rate": row.rate_text,
         "first_rate": row.rate,
         "rates": ", ".join(told),
-        "tasks": [_task(score, rung) for score in getattr(row, "tasks", ())],
+        "tasks": [_task(score, rung) for score in row.tasks],
         "edge": row.rate_at_edge,
         "rung": None if row.rung is None else rung.of(row.rung),
         "value": None if row.value is None else scale.of(row.value),
         "metrics": row.metrics,
         "seconds": row.seconds,
-        "objectives": getattr(row, "objectives", {}),
+        "objectives": row.objectives,
         "reason": row.reason or _violations(row),
     }
 
 
 def _violations(row: Row) -> str:
     """Which constraints a finished trial breaks, so that it is not ranked."""
-    broken = getattr(row, "violations", {})
-    return f"breaks a constraint: {', '.join(broken)}" if broken else ""
+    return f"breaks a constraint: {', '.join(row.violations)}" if row.violations else ""
 
 
-def _task(score: Any, scale: Scale) -> str:
+def _task(score: TaskScore, scale: Scale) -> str:
     """What a trial reached on one of several tasks."""
     parts = [f"rung {scale.of(score.rung):.4f}" if score.rung is not None else ""]
     parts += [f"full {scale.of(score.value):.4f}" if score.value is not None else ""]
@@ -223,9 +222,9 @@ def _task(score: Any, scale: Scale) -> str:
 
 
 def _refused(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    tally = Counter(
-        "the parameter budget cannot be met" if row.rule == "budget" else row.reason
-        for row in rows
-        if row.outcome == "infeasible"
-    )
+    kinds = {
+        "budget": "the parameter budget cannot be met",
+        "constraint": "a constraint is broken before training",
+    }
+    tally = Counter(kinds.get(row.rule, row.reason) for row in rows if row.outcome == "infeasible")
     return tally.most_common()
