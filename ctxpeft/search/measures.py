@@ -15,6 +15,15 @@ WHAT: dict[Name, str] = {
     "latency": "seconds to decode, divided by the frozen model's",
     "bytes": "size of the adapter's file",
 }
+TITLE: dict[Name, str] = {
+    "loss": "held-out loss",
+    "metric": "held-out metric",
+    "ood": "out-of-distribution metric",
+    "forgetting": "rise of the loss on another text",
+    "parameters": "trainable parameters",
+    "latency": "time to decode, relative to the frozen model's",
+    "bytes": "bytes of the adapter",
+}
 LEARNED: tuple[Name, ...] = ("loss", "metric", "ood")  # what training improves: one of them must be wanted
 OF_THE_DESIGN: tuple[Name, ...] = ("parameters", "latency")  # known before training
 

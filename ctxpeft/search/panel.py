@@ -88,7 +88,7 @@ def _numbers(row: Row, objective: str) -> tuple[str, ...]:
     return (
         f"{natural(row.value, objective):.4f}",
         f"{natural(row.rung, objective):.4f}" if row.rung is not None else "",
-        f"{row.rate:g}" if row.rate is not None else "",
+        row.rate_text,
         f"{row.parameters:,}" if row.parameters else "",
         f"{row.seconds:.0f}",
     )

@@ -42,13 +42,19 @@ class Progress:
     """Shows the best so far, a bar with the time left, and what became of the trials.
 
     total: designs to train, anchors included. objective: `loss` or `metric`. workers: processes that share them.
-    finals: full runs that follow. rung: length of a rate's run at the rung, as a part of a full one.
+    finals: full trainings of a method that follow, each on all tasks. rungs: as parts of a full run.
     """
 
     interval_s = 30.0
 
     def __init__(
-        self, total: int, objective: str, watch: Watch, workers: int = 1, finals: int = 0, rung: float = 0.0
+        self,
+        total: int,
+        objective: str,
+        watch: Watch,
+        workers: int = 1,
+        finals: int = 0,
+        rungs: Sequence[float] = (0.0,),
     ) -> None:
         from rich.console import Console
 
@@ -56,7 +62,7 @@ class Progress:
         if not self.console.is_terminal:
             self.console.soft_wrap = True
         self.total, self.objective, self.watch = total, objective, watch
-        self.workers, self.finals, self.rung = workers, finals, rung
+        self.workers, self.finals, self.rungs = workers, finals, rungs
         self.rows: Sequence[Row] = []
         self.began = time.monotonic()
         self.told: set[int] = set()
@@ -151,9 +157,10 @@ class Progress:
         return sum(noted) / len(noted) / self.workers if noted else None
 
     def _finals_s(self) -> float:
-        """Seconds that the full runs of the finals take, from those of the completed trials."""
+        """Seconds that the finals take, from the completed trials: all rates at the first rung, then the best alone."""
+        first, rest = self.rungs[0], sum(self.rungs[1:])
         full = [
-            row.seconds / (1 + self.rung * len(row.rates))
+            row.seconds / (1 + rest + first * len(row.rates))
             for row in self.rows
             if row.outcome == "completed" and row.seconds
         ]

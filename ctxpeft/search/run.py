@@ -19,6 +19,7 @@ from ctxpeft.search.export import best_row, best_variant, write_exports
 from ctxpeft.search.finals import Finals, fresh_runs, run_finals
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import exhausted, work
+from ctxpeft.search.measures import TITLE
 from ctxpeft.search.outcome import Row, rows_of
 from ctxpeft.search.progress import Progress, Watch, announce, clock
 from ctxpeft.search.storage import discard, load_study, open_study, owned, recover
@@ -100,15 +101,14 @@ def search(
         about = about_search(job, laboratory, command)
         study.set_user_attr("about", about)
         study.set_metric_names(
-            [f"held-out {name}" for name in job.search.objectives]
-        )  # read by optuna-dashboard
+            [TITLE[name] for name in job.search.objectives]
+        )  # what optuna-dashboard writes
         recover(study, owner)
         watch = Watch()
         total = job.search.trials + len(job.space.file.anchors)
         methods = job.search.finalists + len(job.space.file.anchors) if job.search.finalists else 0
-        final_runs = methods * job.search.seeds * len(job.tasks)
-        first, rung = job.search.objectives[0], job.search.rungs[0]
-        with Progress(total, first, watch, workers, final_runs, rung) as progress:
+        first, finals_each = job.search.objectives[0], methods * job.search.seeds
+        with Progress(total, first, watch, workers, finals_each, job.search.rungs) as progress:
             progress.resumed(rows_of(study.get_trials(deepcopy=False)))
             if workers > 1:
                 designs_in_processes(job, study, owner, workers, progress.show)

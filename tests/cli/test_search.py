@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -63,6 +65,38 @@ def test_search_then_report(
     assert (out / "report.html").is_file()
     result = run(capsys, "search", space, *where, "--trials", 2, *settings, "--json").result
     assert len(result["trials"]) == len(again.result["trials"])
+
+
+def test_the_page_about_reports_is_what_happens(
+    capsys: Capture,
+    space: Path,
+    tiny_model: Path,
+    tiny_task: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    repository: Path,
+) -> None:
+    """Every `ctxpeft report` of the page, on a study that lies where the page says."""
+    monkeypatch.chdir(tmp_path)
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "--test", tiny_task["test"], "--trials", 1]
+    named = ["--out", "runs/search-quickstart", "--study", "quickstart"]
+    settings = ["steps=3", "search.finalists=0", "search.warmup=9", "data.template={text} Label:"]
+    assert run(capsys, "search", space, *where, *named, *settings).code == 0
+    page = (repository / "docs" / "guide" / "search-report.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("ctxpeft report")]
+    assert len(commands) == 3
+    for command in commands:
+        Path("runs/search-quickstart/report.html").unlink(missing_ok=True)
+        done = run(capsys, *shlex.split(command)[1:])
+        assert done.code == 0, done.err
+        written = Path("runs/report" if "--out" in command else "runs/search-quickstart") / "report.html"
+        assert "no interval can be given" in written.read_text(encoding="utf-8")
+        assert (
+            done.result["best"]["name"].startswith("found-")
+            if "--json" in command
+            else "report  " in done.out
+        )
 
 
 MISTAKES = [

@@ -10,6 +10,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from ctxpeft.search.job import Job
+from ctxpeft.search.measures import TITLE
 from ctxpeft.search.run import Found
 
 dashboard = pytest.importorskip("optuna_dashboard", reason="needs the extra 'dashboard'")
@@ -31,7 +32,7 @@ def test_the_dashboard_shows_the_study(found: Found, tiny_job: Job) -> None:
     assert summary["study_name"] == "tiny"
     assert summary["directions"] == ["minimize"]
     detail = get(app, f"/api/studies/{summary['study_id']}", "after=0")
-    assert detail["objective_names"] == ["held-out loss"]
+    assert detail["objective_names"] == [TITLE["loss"]]
     trials = {trial["number"]: trial for trial in detail["trials"]}
     assert sorted(trials) == [row.number for row in found.rows]
     states = {"completed": "Complete", "pruned": "Pruned", "failed": "Pruned", "infeasible": "Pruned"}

@@ -102,7 +102,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_piped_it_is_plain_lines_with_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     watch = Watch()
     # two rates at a rung of half a run: a trial of 20 s has a full run of 10 s, and six of them follow
-    with Progress(14, "loss", watch, finals=6, rung=0.5) as progress:
+    with Progress(14, "loss", watch, finals=6, rungs=(0.5,)) as progress:
         progress.resumed([])
         clock.now += 40
         watch.activity = "trial 2 at rate 0.003, rung"

@@ -211,7 +211,7 @@ def test_pruned_and_completed_are_compared_at_the_rung(found: Found) -> None:
     wrong = sum((a[0] - b[0]) * (a[1] - b[1]) < 0 for a, b in pairs)
     html = render(found.rows, found.finals, found.about)
     assert len(done) >= 4
-    assert f"the rung had {wrong} of {len(pairs)} pairs in the wrong" in html
+    assert f"The rung had {wrong} of {len(pairs)} pairs of fully trained trials in the wrong order." in html
 
 
 def test_without_finals_it_compares_on_the_one_seed_and_says_so(found: Found) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ctxpeft.search.outcome import Row
-from ctxpeft.search.report.front import front
+from ctxpeft.search.report.front import planes_of
 from ctxpeft.search.report.importance import FEWEST, importance_of
+from ctxpeft.search.report.page import render
+from ctxpeft.search.report.pictures import pareto
 from ctxpeft.search.report.rules import Evidence, rules_of
+from ctxpeft.search.report.scale import scale_of
 from ctxpeft.search.report.words import guide_in_words, importance_in_words
 from ctxpeft.spec.load import load_variant
 
@@ -135,9 +139,63 @@ def test_the_guide_is_told_as_it_was() -> None:
     assert "does not say" in guide_in_words(broken, None)
 
 
-def test_the_front_is_what_nothing_beats() -> None:
-    points = [(1, 5), (2, 3), (3, 3), (4, 1), (2, 3), (5, 2), (1, 6)]
-    assert front(points) == [0, 1, 4, 3]
-    assert front([]) == []
-    dominated = [p for i, p in enumerate(points) if i not in front(points)]
-    assert all(any(a <= x and b <= y and (a, b) != (x, y) for a, b in points) for x, y in dominated)
+def measured(number: int, metric: float, forgetting: float, latency: float, **more: Any) -> Row:
+    """A completed trial of a study with three objectives."""
+    wanted = {"metric": metric, "forgetting": forgetting, "latency": latency}
+    costs = (-metric, forgetting, latency)
+    plain = design(number, rung=-metric / 2)
+    known = replace(plain, outcome="completed", value=-metric, objectives=wanted, costs=costs, parameters=100)
+    return replace(known, **more)
+
+
+MANY = [measured(0, 0.8, 0.3, 1.1), measured(1, 0.6, 0.1, 1.2), measured(2, 0.5, 0.2, 1.3)]
+ABOUT = {
+    "objective": "metric",
+    "objectives": ["metric", "forgetting", "latency"],
+    "constraints": {"bytes": 5e5},
+}
+
+
+def test_several_objectives_are_fronts_of_their_own() -> None:
+    planes = planes_of(MANY, ABOUT)
+    assert [plane.name for plane in planes] == ["forgetting", "latency"]
+    for plane in planes:
+        assert plane.front == [0, 1], "trial 2 is worse than trial 1 in everything"
+        assert not plane.whole
+    assert dict(zip([r.number for r in planes[0].rows], planes[0].points, strict=True)) == {
+        0: 0.3,
+        1: 0.1,
+        2: 0.2,
+    }
+    picture = pareto(planes[0], scale_of(ABOUT, MANY))
+    assert "on the front: trial 1 0.1, 0.6000; trial 0 0.3, 0.8000" in picture
+    assert "higher is better" in picture
+
+
+def test_one_objective_is_set_against_the_parameters() -> None:
+    rows = [
+        Row(0, "completed", value=1.0, parameters=300),
+        Row(1, "completed", value=2.0, parameters=100),
+        Row(2, "completed", value=2.5, parameters=200),
+    ]
+    (plane,) = planes_of(rows, {"objective": "loss"})
+    assert (plane.name, plane.front, plane.whole) == ("parameters", [0, 1], True)
+
+
+def test_a_page_of_several_objectives_names_them_all() -> None:
+    broken = measured(3, 0.9, 0.0, 1.0, violations={"bytes": 1e5})
+    about = {
+        **ABOUT,
+        "space": "tiny", "model": "m", "task": "t", "command": "ctxpeft search tiny.yaml",
+        "train_examples": 1, "validation_examples": 1, "test_examples": 0, "steps": 10, "rung_steps": 5, "keep": 0.5,
+        "batch_size": 1, "environment": {"packages": {}},
+    }  # fmt: skip
+    html = render([*MANY, broken], None, about)
+    assert html.count("pareto-") == 0, "names of pictures are not ids"
+    assert "Held-out metric against rise of the loss on another text" in html
+    assert "Held-out metric against time to decode" in html
+    assert "breaks a constraint: bytes" in html
+    for heading in ("forgetting", "latency", "bytes"):
+        assert f'<th scope="col" class="n">{heading}</th>' in html
+    assert "0.8000" in html
+    assert "-0.8000" not in html, "a metric has its own sign"

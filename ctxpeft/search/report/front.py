@@ -1,21 +1,49 @@
-"""The Pareto front: trials that no other beats in one thing without losing in another."""
+"""The Pareto front as pictures see it: the first objective against each other one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ctxpeft.search.measures import TITLE, Name
+from ctxpeft.search.outcome import Row, front, ranking
+from ctxpeft.search.pareto import ranks
+from ctxpeft.search.report.scale import objectives_of
 
 
-def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points that no other is as good as everywhere and better somewhere; smaller is better.
+@dataclass(frozen=True)
+class Plane:
+    """Completed trials seen in two objectives: `points` are the other objective as it is, in the rows' order.
 
-    Of equal points all are kept. Ordered by the first coordinate.
+    front: numbers of the trials that nothing beats in all objectives. whole: whether these two are all there are.
     """
 
-    def beaten(point: Sequence[float]) -> bool:
-        return any(
-            all(a <= b for a, b in zip(other, point, strict=True)) and list(other) != list(point)
-            for other in points
-        )
+    name: Name
+    rows: list[Row]
+    points: list[float]
+    front: list[int]
+    whole: bool = True
 
-    kept = [index for index, point in enumerate(points) if not beaten(point)]
-    return sorted(kept, key=lambda index: (points[index][0], index))
+    @property
+    def title(self) -> str:
+        """What its axis says."""
+        return TITLE[self.name]
+
+
+def planes_of(rows: Sequence[Row], about: dict[str, Any]) -> list[Plane]:
+    """The study's first objective against each other one; against the parameters where it has but one."""
+    names = objectives_of(about)
+    done = ranking(rows)
+    if len(names) == 1:
+        sized = [row for row in done if row.parameters]
+        sizes = [float(row.parameters or 0) for row in sized]
+        found = ranks([(size, row.value or 0.0) for size, row in zip(sizes, sized, strict=True)])
+        best = [row.number for row, rank in zip(sized, found, strict=True) if rank == 0]
+        return [Plane("parameters", sized, sizes, best)] if sized else []
+    best = [row.number for row in front(rows)]
+    return [
+        Plane(name, done, [row.objectives[name] for row in done], best, len(names) == 2)
+        for name in names[1:]
+        if done
+    ]

@@ -10,13 +10,14 @@ from typing import Any
 from ctxpeft.files import write_text
 from ctxpeft.search.export import best_row, best_variant
 from ctxpeft.search.finals import Finals
-from ctxpeft.search.outcome import Row, counts, ranking, tried
+from ctxpeft.search.outcome import Row, TaskScore, counts, ranking, tried
 from ctxpeft.search.report import pictures, words
 from ctxpeft.search.report.choices import choices_of
+from ctxpeft.search.report.front import planes_of
 from ctxpeft.search.report.importance import importance_of
 from ctxpeft.search.report.maths import written
 from ctxpeft.search.report.rules import rules_of
-from ctxpeft.search.report.scale import Scale, scale_of
+from ctxpeft.search.report.scale import Scale, objectives_of, rung_scale_of, scale_of
 from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.yaml_lines import dump_yaml
@@ -27,7 +28,7 @@ SECTIONS = (
     ("anchors", "Against the anchors"),
     ("design", "The design"),
     ("tried", "How many were tried"),
-    ("front", "Size and score"),
+    ("front", "Pareto front"),
     ("history", "History"),
     ("importance", "What mattered"),
     ("choices", "Effect of each choice"),
@@ -54,11 +55,12 @@ def render(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) ->
 
 def context(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> dict[str, Any]:
     """Everything the templates name."""
-    scale = scale_of(about, rows)
+    scale, rung = scale_of(about, rows), rung_scale_of(about, rows)
     found = {
         "about": about,
         "objective": scale.objective,
         "scale": scale,
+        "rung_scale": rung,
         "headline": words.headline(rows, finals, about),
         "tally": words.tally(finals) if finals else "",
         "remarks": words.remarks(rows, finals, about),
@@ -69,15 +71,15 @@ def context(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -
         "tried": len(tried(rows)),
         "rung": words.rung_in_words(rows, about),
         **_answer(best_row(rows, finals), about),
-        **_pictures(rows, finals, scale),
-        **_choices(rows, scale),
+        **_pictures(rows, finals, about),
+        **_choices(rows, rung),
         **_rules(rows, about),
-        **_trials(rows, scale),
+        **_trials(rows, about),
     }
     there = {
         "anchors": found["best"],
         "design": found["best"],
-        "front": found["front"],
+        "front": found["fronts"],
         "history": found["history"],
     }
     return {**found, "sections": [(id_, title) for id_, title in SECTIONS if there.get(id_, True)]}
@@ -101,16 +103,20 @@ def _published(row: Row) -> str:
     return f"{row.published:,} as published{f'; here {row.size}' if row.size else ''}"
 
 
-def _pictures(rows: Sequence[Row], finals: Finals | None, scale: Scale) -> dict[str, Any]:
+def _pictures(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> dict[str, Any]:
+    scale, rung = scale_of(about, rows), rung_scale_of(about, rows)
     done = ranking(rows)
     sizes = [row.parameters for row in done if row.parameters]
     near = "They stand at one budget" if sizes and max(sizes) <= 1.1 * min(sizes) else "Sizes differ"
     return {
         "against": pictures.against(finals.versus) if finals else "",
-        "front": pictures.pareto(rows, scale),
+        "fronts": [
+            (f"{scale.label.partition(' (')[0]} against {plane.title}", pictures.pareto(plane, scale))
+            for plane in planes_of(rows, about)
+        ],
         "front_note": f"{near}: {min(sizes):,} to {max(sizes):,} trainable parameters." if sizes else "",
-        "history": pictures.history(rows, scale) if done else "",
-        "rung_picture": pictures.rung_against_full(rows, scale),
+        "history": pictures.history(rows, scale, rung) if done else "",
+        "rung_picture": pictures.rung_against_full(rows, scale, rung),
     }
 
 
@@ -133,9 +139,11 @@ def _rules(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trials(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
+def _trials(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
+    scale, rung = scale_of(about, rows), rung_scale_of(about, rows)
     metric = _metric(rows)
-    shown = f"validation {words.metric(metric)}" if metric else ""
+    wanted = [*objectives_of(about)[1:], *about.get("constraints", ())]
+    more = [name for name in wanted if name != "parameters"]
     headings = (
         ("trial", True),
         ("outcome", False),
@@ -144,14 +152,16 @@ def _trials(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
         ("rate", True),
         ("at the rung", True),
         ("full run", True),
-        (shown, True),
+        (f"validation {words.metric(metric)}" if metric else "", True),
+        *((name, True) for name in more),
         ("seconds", True),
     )
     return {
         "columns": [column for column in headings if column[0]],
         "metric": metric,
+        "more": more,
         "outcomes": [what for what in OUTCOMES if any(row.outcome == what for row in rows)],
-        "table": [_cells(row, scale) for row in _sorted(rows)],
+        "table": [_cells(row, scale, rung) for row in _sorted(rows)],
         "failed": [row for row in rows if row.outcome == "failed"],
         "refused": _refused(rows),
     }
@@ -171,9 +181,9 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def _cells(row: Row, scale: Scale) -> dict[str, Any]:
+def _cells(row: Row, scale: Scale, rung: Scale) -> dict[str, Any]:
     variant = load_variant(row.variant) if row.variant else None
-    told = (f"{r.rate:g}: {'diverged' if r.value is None else f'{scale.of(r.value):.4f}'}" for r in row.rates)
+    told = (f"{r.rate:g}: {'diverged' if r.value is None else f'{rung.of(r.value):.4f}'}" for r in row.rates)
     return {
         "number": row.number,
         "outcome": row.outcome,
@@ -182,20 +192,26 @@ def _cells(row: Row, scale: Scale) -> dict[str, Any]:
         "equations": variant_equations(variant) if variant else [],
         "yaml": dump_yaml(variant.to_dict()) if variant else "",
         "parameters": row.parameters,
-        "rate": getattr(row, "rate_text", "") or (f"{row.rate:g}" if row.rate else ""),
+        "rate": row.rate_text,
         "first_rate": row.rate,
         "rates": ", ".join(told),
-        "tasks": [_task(score, scale) for score in getattr(row, "tasks", ())],
+        "tasks": [_task(score, rung) for score in row.tasks],
         "edge": row.rate_at_edge,
-        "rung": None if row.rung is None else scale.of(row.rung),
+        "rung": None if row.rung is None else rung.of(row.rung),
         "value": None if row.value is None else scale.of(row.value),
         "metrics": row.metrics,
         "seconds": row.seconds,
-        "reason": row.reason,
+        "objectives": row.objectives,
+        "reason": row.reason or _violations(row),
     }
 
 
-def _task(score: Any, scale: Scale) -> str:
+def _violations(row: Row) -> str:
+    """Which constraints a finished trial breaks, so that it is not ranked."""
+    return f"breaks a constraint: {', '.join(row.violations)}" if row.violations else ""
+
+
+def _task(score: TaskScore, scale: Scale) -> str:
     """What a trial reached on one of several tasks."""
     parts = [f"rung {scale.of(score.rung):.4f}" if score.rung is not None else ""]
     parts += [f"full {scale.of(score.value):.4f}" if score.value is not None else ""]
@@ -206,9 +222,9 @@ def _task(score: Any, scale: Scale) -> str:
 
 
 def _refused(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    tally = Counter(
-        "the parameter budget cannot be met" if row.rule == "budget" else row.reason
-        for row in rows
-        if row.outcome == "infeasible"
-    )
+    kinds = {
+        "budget": "the parameter budget cannot be met",
+        "constraint": "a constraint is broken before training",
+    }
+    tally = Counter(kinds.get(row.rule, row.reason) for row in rows if row.outcome == "infeasible")
     return tally.most_common()

@@ -9,7 +9,7 @@ from ctxpeft.search.finals import Versus
 from ctxpeft.search.outcome import Row
 from ctxpeft.search.report.choices import Choice
 from ctxpeft.search.report.figure import ACCENT, BAD, GOOD, INK, MUTED, SECOND, svg
-from ctxpeft.search.report.front import front
+from ctxpeft.search.report.front import Plane
 from ctxpeft.search.report.scale import Scale
 from ctxpeft.search.report.words import interval, metric
 
@@ -52,10 +52,14 @@ def against(versus: Sequence[Versus]) -> str:
     )
 
 
-def history(rows: Sequence[Row], scale: Scale) -> str:
-    """Every completed trial in order, anchors apart, and the best so far."""
+def history(rows: Sequence[Row], scale: Scale, rung: Scale) -> str:
+    """Every completed trial in order, anchors apart, and the best so far; pruned ones where the rung is comparable."""
     done = [(r, scale.of(r.value)) for r in rows if r.outcome == "completed" and r.value is not None]
-    pruned = [(r.number, scale.of(r.rung)) for r in rows if r.outcome == "pruned" and r.rung is not None]
+    pruned = [
+        (r.number, rung.of(r.rung))
+        for r in rows
+        if r.outcome == "pruned" and r.rung is not None and rung.objective == scale.objective
+    ]
     steps: list[tuple[int, float]] = []
     for row, value in done:
         steps.append((row.number, scale.better(value, steps[-1][1]) if steps else value))
@@ -91,41 +95,40 @@ def history(rows: Sequence[Row], scale: Scale) -> str:
     return svg("history", WIDTH, 3.5, draw, f"Objective of {len(done)} completed trials in order{best}")
 
 
-def pareto(rows: Sequence[Row], scale: Scale) -> str:
-    """Trainable parameters against the score of completed trials, with those that no other beats in both."""
-    done = [
-        (r, r.parameters, scale.of(r.value))
-        for r in rows
-        if r.outcome == "completed" and r.value is not None and r.parameters
+def pareto(plane: Plane, scale: Scale) -> str:
+    """The first objective against another one, with the trials that nothing beats."""
+    shown = [
+        (r, x, scale.of(r.value))
+        for r, x in zip(plane.rows, plane.points, strict=True)
+        if r.value is not None
     ]
-    best = front([(p, scale.cost(v)) for _, p, v in done])
-    edge = [(done[i][1], done[i][2]) for i in best]
+    edge = sorted((x, y, r) for r, x, y in shown if r.number in plane.front)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        designs = [(p, v) for r, p, v in done if not r.anchor]
+        designs = [(x, y) for r, x, y in shown if not r.anchor]
         if designs:
             axes.scatter(*zip(*designs, strict=True), s=26, color=ACCENT, label="design", zorder=3)
-        axes.step(
-            *zip(*edge, strict=True), where="post", color=INK, linewidth=1.2, label="Pareto front", zorder=1
-        )
-        names = [(p, v, r.anchor) for r, p, v in done if r.anchor]
-        names += [(p, v, f"trial {r.number}") for r, p, v in (done[i] for i in best) if not r.anchor]
-        _name(axes, names, len(names) - sum(1 for r, _, _ in done if r.anchor))
+        best = [(x, y) for x, y, _ in edge]
+        if plane.whole:
+            style = {"where": "post", "color": INK, "linewidth": 1.2, "zorder": 1}
+            axes.step(*zip(*best, strict=True), label="Pareto front", **style)
+        else:
+            style = {"s": 110, "facecolors": "none", "edgecolors": INK, "linewidths": 1.2, "zorder": 2}
+            axes.scatter(*zip(*best, strict=True), label="on the front of all objectives", **style)
+        anchors = [(x, y, r.anchor) for r, x, y in shown if r.anchor]
+        found = [(x, y, f"trial {r.number}") for x, y, r in edge if not r.anchor]
+        _name(axes, [*anchors, *found], len(found))
         axes.margins(y=0.12)
-        axes.set_xlabel("trainable parameters")
+        axes.set_xlabel(plane.title)
         axes.set_ylabel(scale.label)
-        axes.xaxis.set_major_formatter(
-            lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
-        )
+        if plane.name in ("parameters", "bytes"):
+            axes.xaxis.set_major_formatter(lambda v, _: f"{v / 1000:g}k" if v >= 1000 else f"{v:g}")
         _legend(axes)
 
-    if not done:
-        return ""
-    told = "; ".join(
-        f"{done[i][0].anchor or f'trial {done[i][0].number}'} {done[i][1]:,} {done[i][2]:.4f}" for i in best
-    )
-    return svg("pareto", WIDTH, 3.4, draw, f"Parameters against the objective; on the front: {told}")
+    told = "; ".join(f"{r.anchor or f'trial {r.number}'} {x:g}, {y:.4f}" for x, y, r in edge)
+    text = f"{plane.title} against {scale.label}; on the front: {told}"
+    return svg(f"pareto-{plane.name}", WIDTH, 3.4, draw, text)
 
 
 def effects(choices: Sequence[Choice], scale: Scale) -> str:
@@ -164,10 +167,10 @@ def effects(choices: Sequence[Choice], scale: Scale) -> str:
     return svg("effects", WIDTH, height, draw, f"Objective at the rung by design choice. {told}")
 
 
-def rung_against_full(rows: Sequence[Row], scale: Scale) -> str:
+def rung_against_full(rows: Sequence[Row], scale: Scale, rung: Scale) -> str:
     """What the rung promised and what the full run gave."""
     done = [
-        (r.anchor, scale.of(r.rung), scale.of(r.value))
+        (r.anchor, rung.of(r.rung), scale.of(r.value))
         for r in rows
         if r.outcome == "completed" and r.rung is not None and r.value is not None
     ]
@@ -182,8 +185,8 @@ def rung_against_full(rows: Sequence[Row], scale: Scale) -> str:
         ):
             if mine:
                 axes.scatter(*zip(*mine, strict=True), s=26, color=colour, marker=marker, label=label)
-        axes.set_xlabel(f"{scale.label}, at the rung")
-        axes.set_ylabel("after the full run")
+        axes.set_xlabel(f"{rung.label}, at the rung")
+        axes.set_ylabel("after the full run" if rung == scale else f"{scale.label}, after the full run")
         _legend(axes)
 
     return svg("rung", WIDTH, 3.2, draw, f"Objective at the rung against the full run, {len(done)} trials")

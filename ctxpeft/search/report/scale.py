@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxpeft.analysis.statistics import Interval
+from ctxpeft.search.measures import TITLE, Name
 from ctxpeft.search.outcome import Row
 
 
@@ -14,10 +15,10 @@ from ctxpeft.search.outcome import Row
 class Scale:
     """Inside a study smaller is better; `greater` says that the number itself is better when greater.
 
-    joint: whether it is a mean over tasks of losses relative to the frozen model's.
+    joint: whether it is the geometric mean over tasks of losses relative to the frozen model's.
     """
 
-    objective: str
+    objective: Name
     greater: bool
     joint: bool = False
 
@@ -42,14 +43,30 @@ class Scale:
     @property
     def label(self) -> str:
         """What an axis says."""
-        name = "loss" if self.objective == "loss" else "metric"
-        relative = " relative to the frozen model's, mean over tasks" if self.joint else ""
-        return f"held-out {name}{relative} ({'higher' if self.greater else 'lower'} is better)"
+        name = TITLE[self.objective]
+        relative = " relative to the frozen model's, over tasks" if self.joint else ""
+        return f"{name}{relative} ({'higher' if self.greater else 'lower'} is better)"
+
+
+def objectives_of(about: dict[str, Any]) -> list[Name]:
+    """What decides, the first ranks."""
+    return list(about.get("objectives", [about["objective"]]))
 
 
 def scale_of(about: dict[str, Any], rows: Sequence[Row]) -> Scale:
-    """The scale of a study: a metric that is better when greater is kept negated."""
-    objective = str(about["objective"])
-    values = [v for row in rows for v in (row.rung, row.value) if v is not None]
-    greater = objective == "metric" and not any(v > 0 for v in values)
+    """The scale of full runs."""
+    return _scale(objectives_of(about)[0], about, [row.value for row in rows])
+
+
+def rung_scale_of(about: dict[str, Any], rows: Sequence[Row]) -> Scale:
+    """The scale of the rung, which compares by what training improves, whatever ranks in the end."""
+    names = objectives_of(about)
+    return _scale(
+        "metric" if "metric" in names and "loss" not in names else "loss", about, [r.rung for r in rows]
+    )
+
+
+def _scale(objective: Name, about: dict[str, Any], values: Sequence[float | None]) -> Scale:
+    """A metric that is better when greater is kept negated."""
+    greater = objective in ("metric", "ood") and not any(v > 0 for v in values if v is not None)
     return Scale(objective, greater, objective == "loss" and len(about.get("tasks", ())) > 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from ctxpeft.search.fidelity import fidelity, in_words
 from ctxpeft.search.finals import Final, Finals, Versus
 from ctxpeft.search.outcome import Row, ranking
 from ctxpeft.search.report.importance import FEWEST, Importance
@@ -126,20 +127,30 @@ def metric(name: str) -> str:
 
 
 def rung_in_words(rows: Sequence[Row], about: dict[str, Any]) -> str:
-    """How the rung's order agrees with the final one, among the designs that were trained in full."""
-    done = [(r.rung, r.value) for r in ranking(rows) if r.rung is not None and r.value is not None]
+    """What the rungs did, and how their order agrees with the final one."""
+    shares = about.get("rungs", ())
+    more = (
+        f", and at {', '.join(f'{share:.0%}' for share in shares[1:])} of the steps"
+        if len(shares) > 1
+        else ""
+    )
     head = (
         f"Every learning rate of a design was trained for {about['rung_steps']} of {about['steps']} steps; the best "
-        f"one went on, from the start, if it was among the better {about['keep']:.0%} so far."
+        f"one went on, from the start, if it was among the better {about['keep']:.0%} there{more}."
     )
-    if len(done) < 4:
+    found = fidelity(rows, float(about["keep"]))
+    said = in_words(found)
+    if not said:
         return head
-    pairs = [(a, b) for i, a in enumerate(done) for b in done[i + 1 :]]
-    wrong = sum(1 for a, b in pairs if (a[0] - b[0]) * (a[1] - b[1]) < 0)
-    return (
-        f"{head} Among the {len(done)} trials trained in full, the rung had {wrong} of {len(pairs)} pairs in the wrong "
-        "order. Pruned designs have no full run, so the error among them is not known."
+    rank = (
+        f" Rank correlation (Spearman) {found.spearman:.2f} over {found.trained} trials."
+        if found.spearman
+        else ""
     )
+    unknown = (
+        "" if found.audited else " Pruned designs have no full run, so the error among them is not known."
+    )
+    return f"{head} {said}{rank}{unknown}"
 
 
 def importance_in_words(found: Importance | None) -> str:
