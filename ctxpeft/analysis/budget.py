@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from ctxpeft.search.anchors import load_anchor
 from ctxpeft.search.budget import Target
 from ctxpeft.search.counting import Counter
-from ctxpeft.training import BASELINES, Method, load_method
+from ctxpeft.training import Method, VariantLike, load_method
 
 TOLERANCE = 0.03
 
@@ -25,7 +26,7 @@ class Sized:
     note: str
 
 
-def at_budget(model: nn.Module, names: Sequence[str], parameters: int) -> list[Sized]:
+def at_budget(model: nn.Module, variants: Sequence[VariantLike | Method], parameters: int) -> list[Sized]:
     """Every variant with as many slots, or of such a rank or width, that it has nearest to `parameters` trained ones.
 
     Baselines stay as they are, and so does a variant that is within 3 % or has nothing to turn.
@@ -36,11 +37,14 @@ def at_budget(model: nn.Module, names: Sequence[str], parameters: int) -> list[S
     counter = Counter(model)
     target = Target(parameters, TOLERANCE)
     found = []
-    for name in names:
-        if name in BASELINES:
-            found.append(Sized(load_method(name), None, f"{name}: not sized"))
+    for method in map(load_method, variants):
+        if method.variant is None:
+            found.append(Sized(method, None, f"{method.name}: not sized"))
             continue
-        anchor = load_anchor(name, Path(), counter, target)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "variant.yaml"
+            method.variant.to_yaml(file)
+            anchor = load_anchor(file.name, file.parent, counter, target)
         turned = f"{anchor.size}, " if anchor.size else ""
         off = "" if target.meets(anchor.parameters) else f"; the nearest to {parameters:,} it comes"
         shipped = f" ({anchor.published:,} as it is)" if anchor.parameters != anchor.published else ""

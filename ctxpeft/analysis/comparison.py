@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -87,3 +89,20 @@ class Comparison:
             if entry.difference is not None:
                 plain["difference"]["verdict"] = entry.verdict
         return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """What `to_dict` gave, also by way of JSON."""
+        entries = []
+        for plain in data["entries"]:
+            intervals = {
+                name: Interval(**{k: v for k, v in plain[name].items() if k != "verdict"})
+                for name in ("interval", "difference", "ood", "forgetting")
+                if plain[name] is not None
+            }
+            sweep = [
+                RateTrial(t["rate"], math.inf if t["loss"] is None else t["loss"], t["metric"])
+                for t in plain["sweep"]
+            ]
+            entries.append(Entry(**{**plain, **intervals, "sweep": sweep}))
+        return cls(**{**data, "entries": entries})

@@ -1,8 +1,8 @@
-"""Data efficiency: the same comparison with 1, 2, 4, ... training examples per class."""
+"""The same comparison at several sizes: data efficiency with 1, 2, 4, ... training examples per class, and others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,40 @@ from ctxpeft.training import Bench, Method, VariantLike
 
 @dataclass(frozen=True)
 class Curve:
-    """One comparison a size, smallest first; the p-values of all of them are corrected together."""
+    """One comparison a size, smallest first; the p-values of all of them are corrected together.
 
-    per_class: list[int]
+    axis: what the sizes count.
+    """
+
+    axis: str
+    sizes: list[int]
     comparisons: list[Comparison]
+
+    @classmethod
+    def of(cls, axis: str, comparisons: Mapping[int, Comparison]) -> Curve:
+        """A curve of comparisons by size, with all their differences as one family."""
+        sizes = sorted(comparisons)
+        return cls(axis, sizes, _corrected([comparisons[size] for size in sizes]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what is shared, and a point a variant and size."""
         first = self.comparisons[0]
         shared = ("model", "task", "metric", "greater_is_better", "seeds", "steps", "test_examples", "tuned")
         points = [
-            {"per_class": size, "train_examples": comparison.train_examples, **point}
-            for size, comparison in zip(self.per_class, self.comparisons, strict=True)
+            {"size": size, "train_examples": comparison.train_examples, **point}
+            for size, comparison in zip(self.sizes, self.comparisons, strict=True)
             for point in comparison.to_dict()["entries"]
         ]
         plain = first.to_dict()
-        return {name: plain[name] for name in (*shared, "version")} | {"points": points}
+        return {"axis": self.axis} | {name: plain[name] for name in (*shared, "version")} | {"points": points}
 
     def markdown(self) -> str:
         """A row a variant, a column a size; below it how to read it."""
         first = self.comparisons[0]
         names = [entry.name for entry in first.entries]
-        header = ["variant", "trainable", *(str(size) for size in self.per_class)]
+        header = ["variant", "trainable", *(str(size) for size in self.sizes)]
         lines = [
-            f"# {first.task} on {first.model.rstrip('/').rpartition('/')[2]}: training examples per class",
+            f"# {first.task} on {first.model.rstrip('/').rpartition('/')[2]}: {self.axis}",
             "",
             "| " + " | ".join(header) + " |",
             "|" + "---|" * len(header),
@@ -56,16 +66,18 @@ class Curve:
         """What the numbers are."""
         first = self.comparisons[0]
         count = sum(len(comparison.entries) - 1 for comparison in self.comparisons)
-        rates = (
-            "tuned for every variant and size on validation data larger than the training data"
-            if first.tuned
-            else "from the variants' hints, not tuned here"
-        )
+        rates = "from the variants' hints, not tuned here"
+        if first.tuned:
+            rates = "tuned for every variant and size on validation data"
+        over = f"{len(first.seeds)} seeds"
+        if first.draws:
+            over = f"{len(first.seeds)} draws of the training examples, each with its own seed"
+            rates += " larger than the training data" if first.tuned else ""
         return (
-            f"Test {first.metric}, mean ± standard deviation over {len(first.seeds)} draws of the training "
-            f"examples, each with its own seed; {first.steps} steps, {first.test_examples:,} test examples. Learning "
-            f"rates {rates}. In brackets the p-value of the difference to {first.entries[0].name}, paired by draw and "
-            f"example, corrected for all {count} comparisons of this table by Holm's method; * marks those below 0.05."
+            f"Test {first.metric} by {self.axis}, mean ± standard deviation over {over}; {first.steps} steps, "
+            f"{first.test_examples:,} test examples. Learning rates {rates}. In brackets the p-value of the difference "
+            f"to {first.entries[0].name}, paired by seed and example, corrected for all {count} comparisons of this "
+            "table by Holm's method; * marks those below 0.05."
         )
 
     def draw(self, path: Path) -> None:
@@ -77,10 +89,11 @@ class Curve:
 
         first = self.comparisons[0]
         figure, axes = plt.subplots(figsize=(7.5, 4.6), dpi=150, layout="constrained")
+        least = min(filter(None, self.sizes), default=1) / 2  # where zero stands on a logarithmic axis
         for index, entry in enumerate(first.entries):
             points = [comparison.entries[index] for comparison in self.comparisons]
             beside = 2 ** (0.5 * (index / max(len(first.entries) - 1, 1) - 0.5))  # side by side at each size
-            places = [size * beside for size in self.per_class]
+            places = [max(size, least) * beside for size in self.sizes]
             line = axes.errorbar(
                 places,
                 [p.mean for p in points],
@@ -100,13 +113,14 @@ class Curve:
                     [place] * len(point.values), point.values, s=7, color=line[0].get_color(), alpha=0.5
                 )
         axes.set_xscale("log", base=2)
-        axes.set_xticks(self.per_class, [str(size) for size in self.per_class])
+        axes.set_xticks([max(size, least) for size in self.sizes], [str(size) for size in self.sizes])
         axes.minorticks_off()
-        axes.set_xlabel("training examples per class", fontsize=8.5)
+        axes.set_xlabel(self.axis, fontsize=8.5)
         direction = "higher" if first.greater_is_better else "lower"
         axes.set_ylabel(f"test {first.metric} ({direction} is better)", fontsize=8.5)
         axes.set_title(
-            f"{first.task} on {Path(first.model).name}: {len(first.seeds)} draws (dots), bars are 95 % intervals",
+            f"{first.task} on {Path(first.model).name}: {len(first.seeds)} "
+            f"{'draws' if first.draws else 'seeds'} (dots), bars are 95 % intervals",
             loc="left",
             fontsize=10,
             color=INK,
@@ -117,6 +131,12 @@ class Curve:
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png")
         plt.close(figure)
+
+    def write(self, out: Path) -> None:
+        """`curve.md`, `curve.png` and `curve.json`."""
+        write_text(out / "curve.md", self.markdown())
+        self.draw(out / "curve.png")
+        write_json(out / "curve.json", self.to_dict())
 
     @staticmethod
     def _cell(comparison: Comparison, index: int) -> str:
@@ -160,15 +180,13 @@ def data_curve(
         raise DataError(
             f"{task.spec.name} is a subsample already: leave out per_class and limit, or set draw=seed"
         )
-    comparisons = []
+    comparisons = {}
     for size in sizes:
         spec = task.spec.model_copy(update={"per_class": size, "limit": None, "draw": "seed"})
         drawing = replace(bench, task=replace(task, spec=spec))
-        comparisons.append(compare(drawing, variants, out / f"per-class-{size}", **options))
-    curve = Curve(sizes, _corrected(comparisons))
-    write_text(out / "curve.md", curve.markdown())
-    curve.draw(out / "curve.png")
-    write_json(out / "curve.json", curve.to_dict())
+        comparisons[size] = compare(drawing, variants, out / f"per-class-{size}", **options)
+    curve = Curve.of("training examples per class", comparisons)
+    curve.write(out)
     return curve
 
 

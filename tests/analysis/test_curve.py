@@ -58,10 +58,10 @@ def test_a_task_file_may_ask_for_it(bench: Bench, tiny_task: dict[str, str], tmp
 
 def test_what_is_found(study: tuple[Curve, Path]) -> None:
     curve, out = study
-    assert curve.per_class == [1, 4]
+    assert curve.sizes == [1, 4]
     assert [c.train_examples for c in curve.comparisons] == [3, 12]
     written = json.loads((out / "curve.json").read_text())
-    assert [(p["per_class"], p["name"]) for p in written["points"]] == [
+    assert [(p["size"], p["name"]) for p in written["points"]] == [
         (1, "prefix-tuning-plus"),
         (1, "lora-qv"),
         (4, "prefix-tuning-plus"),

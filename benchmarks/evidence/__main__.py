@@ -1,0 +1,97 @@
+"""The tables of docs/evidence.
+
+    python -m benchmarks.evidence list
+    python -m benchmarks.evidence run [TABLE...] --model M --data-root D --out DIR [--encoder E] [--set key=value ...]
+    python -m benchmarks.evidence write --out DIR [--docs docs/evidence]
+
+`run` may be stopped at any time and goes on where it was; finished tables are only read. `write` turns what has
+finished into docs/evidence/results and the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.tables import FILE, Plan, load_plan
+from ctxpeft.cli._overrides import parse_overrides
+from ctxpeft.errors import CtxpeftError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 fine, 2 a mistake, 130 stopped and saved."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser.add_argument(
+        "--plan", type=Path, default=FILE, help="tables of one's own, as tables.yaml says them"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list")
+    runner = commands.add_parser("run")
+    runner.add_argument("tables", nargs="*", metavar="TABLE", help="all when none is named")
+    runner.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="steps, seeds, task settings"
+    )
+    runner.add_argument("--model", help="a causal language model")
+    runner.add_argument("--encoder", help="an encoder, for the table of that name")
+    runner.add_argument("--data-root", type=Path, required=True)
+    runner.add_argument("--out", type=Path, required=True)
+    runner.add_argument("--threads", type=int, default=1, help="of torch: part of what makes a run identical")
+    writer = commands.add_parser("write")
+    writer.add_argument("--out", type=Path, required=True)
+    writer.add_argument("--docs", type=Path, default=Path("docs/evidence"))
+    given = parser.parse_args(argv)
+    try:
+        plan = load_plan(given.plan)
+        if given.command == "list":
+            _list(plan)
+        elif given.command == "write":
+            _write(plan, given.out, given.docs)
+        else:
+            _run(plan, given)
+    except CtxpeftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what was finished is saved, and the same command goes on from it", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _list(plan: Plan) -> None:
+    for table in plan.tables.values():
+        sizes = len(table.per_class or (table.behind.words if table.behind else [0]))
+        runs = sum(len(table.entries(size)) * (table.seeds + 4) * sizes for size in table.sizes)
+        print(f"{table.name:<16}about {runs:>4} runs of {table.steps} steps   {table.title}")
+
+
+def _run(plan: Plan, given: Any) -> None:
+    import torch
+
+    from benchmarks.evidence.runs import Log, run_table
+
+    torch.set_num_threads(given.threads)
+    overrides = dict(parse_overrides(given.set))
+    log = Log()
+    for table in plan.chosen(given.tables):
+        model = given.encoder if table.encoder else given.model
+        if model is None:
+            option = "--encoder" if table.encoder else "--model"
+            if given.tables:
+                raise CtxpeftError(f"the table {table.name} needs {option}")
+            log.note(f"{table.name} is left out: no {option}")
+            continue
+        run_table(table, model, given.data_root, given.out, overrides, log)
+
+
+def _write(plan: Plan, out: Path, docs: Path) -> None:
+    from benchmarks.evidence.pages import collect, write_page
+
+    for name in collect(out, plan, docs / "results"):
+        print(name)
+    print(write_page(docs, plan))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The tables of docs/evidence, as `tables.yaml` says them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctxpeft.cli._overrides import set_path
+from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.spec.load import load_variant
+from ctxpeft.training import BASELINES, Method, load_method
+
+FILE = Path(__file__).with_name("tables.yaml")
+Size = Literal["default", "equal"]
+
+
+class Entry(BaseModel):
+    """A method of a table: a shipped one, renamed, with another centre of the rates tried, or changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: str
+    name: str | None = None
+    rate: float | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+
+    def method(self) -> Method:
+        """The method it means."""
+        if self.use in BASELINES:
+            return load_method(self.use)
+        tree = load_variant(self.use).to_dict()
+        for key, value in self.set.items():
+            set_path(tree, key, value)
+        if self.name:
+            tree["name"] = self.name
+        if self.rate:
+            tree["training"] = {**(tree.get("training") or {}), "learning_rate": self.rate}
+        return load_method(load_variant(tree))
+
+
+class Claim(BaseModel):
+    """A sentence that the difference between the reference and another method supports or contradicts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    says: str
+    than: str
+
+
+class Behind(BaseModel):
+    """Inputs behind so many words of a text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+    words: list[int]
+
+
+class Table(BaseModel):
+    """One table: a task, methods, and what is varied."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    asks: str
+    task: str
+    train: list[str]
+    test: list[str] = Field(default_factory=list)
+    unrelated: list[str] = Field(default_factory=list)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    variants: list[Entry | str]
+    equal: list[Entry | str] = Field(default_factory=list)
+    sizes: list[Size]
+    budget: str
+    seeds: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+    per_class: list[int] = Field(default_factory=list)
+    behind: Behind | None = None
+    dilution: bool = False
+    encoder: bool = False
+    claims: list[Claim] = Field(default_factory=list)
+
+    def entries(self, size: Size) -> list[Entry]:
+        """The methods at a size."""
+        given = self.equal if size == "equal" and self.equal else self.variants
+        return [Entry(use=e) if isinstance(e, str) else e for e in given]
+
+
+class Plan(BaseModel):
+    """All tables, in the order in which they run, and what cannot be tested on such models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tables: dict[str, Table]
+    untestable: list[str]
+
+    def chosen(self, names: Sequence[str]) -> list[Table]:
+        """The named tables, all where none is named. Raises SpecError with the nearest name for another."""
+        for name in names:
+            if name not in self.tables:
+                raise SpecError(f"there is no table '{name}'{did_you_mean(name, self.tables)}")
+        return [self.tables[name] for name in names or self.tables]
+
+
+def load_plan(path: Path = FILE) -> Plan:
+    """Read `tables.yaml`; every table gets the defaults it leaves out."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    defaults = data["defaults"]
+    tables = {
+        name: {
+            **defaults,
+            **table,
+            "name": name,
+            "training": {**defaults["training"], **table.get("training", {})},
+        }
+        for name, table in data["tables"].items()
+    }
+    return Plan.model_validate({"tables": tables, "untestable": data["untestable"]})

@@ -1,0 +1,245 @@
+"""The tables of docs/evidence: they load, run, resume and become a page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.evidence.__main__ import main
+from benchmarks.evidence.pages import verdict
+from benchmarks.evidence.prepare import behind, fairytale_questions
+from benchmarks.evidence.prepare import write as write_rows
+from benchmarks.evidence.tables import load_plan
+from ctxpeft.analysis.comparison import Comparison
+from ctxpeft.tasks import load_task
+from ctxpeft.training._job import Job
+from tests.tasks.tiny import tiny_model, tiny_task
+
+__all__ = ["tiny_model", "tiny_task"]
+
+PLAN = {
+    "defaults": {
+        "seeds": 1,
+        "steps": 1,
+        "sizes": ["default"],
+        "budget": "prefix-tuning-plus",
+        "training": {"batch_size": 4, "eval_every": 0},
+    },
+    "untestable": ["Anything large."],
+    "tables": {
+        "plain": {
+            "title": "Plain",
+            "asks": "Whether it runs.",
+            "task": "trec",
+            "train": ["train.jsonl"],
+            "test": ["test.jsonl"],
+            "unrelated": ["text.txt"],
+            "settings": {"test_limit": 8, "generate_limit": 0},
+            "dilution": True,
+            "sizes": ["default", "equal"],
+            "variants": [
+                "prefix-tuning-plus",
+                {"use": "prefix-tuning", "name": "prefix-2", "set": {"modules.0.memory.count": 2}},
+                "none",
+            ],
+            "equal": ["prefix-tuning-plus", {"use": "prefix-tuning", "rate": 0.05}],
+            "claims": [{"says": "memory beats a prefix", "than": "prefix-2"}],
+        },
+        "few": {
+            "title": "Few",
+            "asks": "How it grows.",
+            "task": "trec",
+            "train": ["train.jsonl"],
+            "test": ["test.jsonl"],
+            "per_class": [1, 2],
+            "variants": ["prefix-tuning-plus", "probe"],
+            "claims": [{"says": "memory beats a probe", "than": "probe"}],
+        },
+        "behind": {
+            "title": "Behind",
+            "asks": "What length does.",
+            "task": "trec",
+            "train": ["train.jsonl"],
+            "test": ["test.jsonl"],
+            "behind": {"text": "stories.jsonl", "words": [0, 5]},
+            "variants": ["prefix-tuning-plus", "prefix-tuning"],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def study(
+    tiny_model: Path, tiny_task: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("evidence")
+    data = root / "data"
+    data.mkdir()
+    for name in ("train", "test"):
+        shutil.copyfile(tiny_task[name], data / f"{name}.jsonl")
+    (data / "text.txt").write_text("\n\n".join(f"the fox saw {i} red plums" for i in range(8)))
+    write_rows(data / "stories.jsonl", [{"text": "the old fox saw a plum near it " * 5}])
+    (root / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    paths = {"plan": root / "plan.yaml", "data": data, "out": root / "out", "model": tiny_model}
+    assert _run(paths) == 0
+    return paths
+
+
+def _run(paths: dict[str, Path], *words: str) -> int:
+    on = ["--model", str(paths["model"]), "--data-root", str(paths["data"]), "--out", str(paths["out"])]
+    return main(["--plan", str(paths["plan"]), "run", *words, *on])
+
+
+def test_the_shipped_tables_are_sound() -> None:
+    plan = load_plan()
+    known = {e.method().name for t in plan.tables.values() for e in t.entries("default")}
+    for table in plan.tables.values():
+        spec = load_task(table.task)
+        for size in table.sizes:
+            methods = [entry.method() for entry in table.entries(size)]
+            names = [method.name for method in methods]
+            assert len(set(names)) == len(names)
+            assert methods[0].name == "prefix-tuning-plus"
+        assert {claim.than for claim in table.claims} <= known
+        assert table.encoder == (spec.head == "classifier")
+    asked = {"trec", "sst2", "banking77", "e2e", "goemotions", "webnlg", "feature-maps", "prefix-length"}
+    assert asked < set(plan.tables)
+    for name in ("trec", "sst2", "banking77", "e2e"):
+        table = plan.tables[name]
+        assert table.seeds >= 5
+        assert table.sizes == ["default", "equal"]
+        methods = [entry.method().name for entry in table.entries("default")]
+        assert {"full", "lora-qv", "lora-all", "ntk-attention", "prompt-tuning", "llama-adapter"} < set(
+            methods
+        )
+
+
+def test_everything_is_tuned_and_kept(study: dict[str, Path]) -> None:
+    folder = study["out"] / study["model"].name
+    for part in ("plain/default", "plain/equal", "few/default/per-class-2", "behind/default/words-5"):
+        found = Comparison.from_dict(json.loads((folder / part / "compare.json").read_text()))
+        assert found.tuned
+        assert len(found.seeds) == 1
+        assert found.entries[0].sweep
+    equal = json.loads((folder / "plain" / "equal" / "compare.json").read_text())
+    assert len({entry["trainable"] for entry in equal["entries"]}) == 1
+    assert (folder / "plain" / "default" / "dilution.json").is_file()
+    rows = [json.loads(row) for row in (folder / "behind" / "data" / "test-5.jsonl").read_text().splitlines()]
+    assert all(len(row["context"].split()) == 5 for row in rows)
+
+
+def test_a_second_run_only_reads(study: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Job, *args: Any) -> Any:
+        raise AssertionError(f"{self.method.name} ran again")
+
+    monkeypatch.setattr(Job, "complete", refuse)
+    assert _run(study) == 0
+
+
+def test_an_interrupted_run_goes_on(
+    study: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {**study, "out": tmp_path}
+    complete, done = Job.complete, [0]
+
+    def interrupted(self: Job, *args: Any) -> Any:
+        done[0] += 1
+        if done[0] == 3:
+            raise KeyboardInterrupt
+        return complete(self, *args)
+
+    monkeypatch.setattr(Job, "complete", interrupted)
+    assert _run(elsewhere, "few") == 130
+    assert _run(elsewhere, "few") == 0
+    one, two = (
+        json.loads((out / study["model"].name / "few" / "default" / "curve.json").read_text())["points"]
+        for out in (study["out"], tmp_path)
+    )
+    assert [p["values"] for p in one] == [p["values"] for p in two]
+
+
+def test_what_has_finished_becomes_a_page(study: dict[str, Path], tmp_path: Path) -> None:
+    on = ["--plan", str(study["plan"]), "write", "--out", str(study["out"]), "--docs", str(tmp_path)]
+    assert main(on) == 0
+    page = (tmp_path / "reproduction.md").read_text()
+    for title in ("## Plain", "## Few", "## Behind", "### Each method at its own default size"):
+        assert title in page
+    assert "- Anything large." in page
+    assert "| memory beats a prefix | plain, default size:" in page
+    assert "few at 1: " in page
+    assert str(study["out"]) not in page
+    for figure in [line.split("(")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")]:
+        assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
+    for file in (tmp_path / "results").glob("*.json"):
+        assert str(study["model"].parent) not in file.read_text()
+    assert main([*on[:4], str(tmp_path / "nothing"), *on[5:]]) == 0
+    assert (tmp_path / "reproduction.md").read_text() == page
+
+
+def test_a_claim_is_judged_by_the_corrected_difference(study: dict[str, Path]) -> None:
+    folder = study["out"] / study["model"].name / "plain" / "default"
+    data = json.loads((folder / "compare.json").read_text())
+    entry = data["entries"][1]
+    for mean, adjusted, word in (
+        (-0.1, 0.01, "**holds** (+0.100)"),
+        (0.1, 0.01, "**contradicted** (-0.100)"),
+    ):
+        entry["difference"] |= {"mean": mean}
+        entry["adjusted"] = adjusted
+        found = Comparison.from_dict(data)
+        assert verdict(found, found.entries[1]) == word
+    entry["adjusted"] = 0.06
+    assert verdict(Comparison.from_dict(data), Comparison.from_dict(data).entries[1]) == "not shown (-0.100)"
+    data["greater_is_better"] = False
+    entry["adjusted"] = 0.01
+    assert verdict(Comparison.from_dict(data), Comparison.from_dict(data).entries[1]) == "**holds** (-0.100)"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "trek", "--data-root", ".", "--out", "o"], "did you mean 'trec'"),
+        (["run", "trec", "--data-root", ".", "--out", "o"], "the table trec needs --model"),
+        (["run", "encoder", "--model", "m", "--data-root", ".", "--out", "o"], "needs --encoder"),
+        (
+            ["run", "trec", "--model", "ctxpeft-mini", "--data-root", ".", "--out", "o"],
+            "--data-root names the folder",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert told in error
+
+
+def test_stories_are_joined_to_their_questions(tmp_path: Path) -> None:
+    write_rows(tmp_path / "stories.jsonl", [{"story": "s", "sections": ["one", "two", "three"]}])
+    questions = [{"story": "s", "sections": "1, 3", "question": "q", "answers": ["a", "b"]}]
+    write_rows(tmp_path / "qa.jsonl", questions)
+    (row,) = fairytale_questions(tmp_path / "qa.jsonl", tmp_path / "stories.jsonl")
+    assert row == {"story": "one\nthree", "question": "q", "completion": ["a", "b"]}
+
+
+def test_the_place_of_the_filler_is_that_of_the_text() -> None:
+    text = " ".join(f"w{i}" for i in range(100))
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    first, again = (list(behind(rows, text, 7)) for _ in range(2))
+    assert first == again
+    assert first[0]["context"] != first[1]["context"]
+    assert all(row["context"] in text and len(row["context"].split()) == 7 for row in first)
+    shorter = next(behind(rows, text, 3))["context"]
+    assert len(shorter.split()) == 3
