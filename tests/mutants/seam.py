@@ -73,11 +73,11 @@ MUTANTS = (
         'get_interface("sdpa", eager)',
         mixed("weights-are-what-is-left"),
     ),
-    Mutant("reads past the projection dropped", SEAM, "if behind:", "if False:", PROJECTED),
+    Mutant("reads past the projection dropped", SEAM, "if behind is not None:", "if False:", PROJECTED),
     Mutant(
         "reads past the projection put through it",
         "hosts/site.py",
-        "and module.spec.projected == projected",
+        "and m.spec.projected == projected",
         "and projected",
         PROJECTED,
     ),
