@@ -1,6 +1,7 @@
 # make search   install, then search the quickstart space
 # make test     install, then lint, type check and test
 # make lint     ruff and mypy alone
+# make integrations  install lm-eval and torchao too, then run the tests that need them
 # make docs     the documentation, strict
 # make clean    remove everything that make made
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: search test lint docs clean
+.PHONY: search test integrations lint docs clean
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.installed
@@ -18,6 +19,10 @@ search: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+integrations: $(VENV)/.installed-dev
+	$(PIP) --editable '.[dev,eval,quant]'
+	$(BIN)/python -m pytest tests/integrations tests/training/test_quantized.py tests/test_docs.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
