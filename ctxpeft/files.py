@@ -108,6 +108,8 @@ def plain(value: Any) -> Any:
     if callable(item := getattr(value, "item", None)):  # numpy and torch scalars
         return plain(item())
     return str(value)
+
+
 def disk_refusal(error: BaseException | None) -> str | None:
     """What the disk said no with, where that is what an error comes from, whichever library it came through."""
     while error is not None:
