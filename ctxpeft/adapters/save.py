@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -12,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ctxpeft.adapters.layout import CARD, FORMAT, NEXT, VARIANT, WEIGHTS
-from ctxpeft.adapters.tensors import DIGEST, digest_of
-from ctxpeft.errors import AdapterError, DiskError
+from ctxpeft.adapters.tensors import DIGEST, digest_of, open_tensors
+from ctxpeft.errors import AdapterError, DiskError, SpecError
 from ctxpeft.files import replacing, write_text
 from ctxpeft.hosts.handle import BaseHandle
+from ctxpeft.spec.load import variant_from_file
 
 CODES = {
     torch.float64: "F64",
@@ -46,6 +48,7 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "
     tensors = {key: value.contiguous() for key, value in handle.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _settle(folder)
         variant.to_yaml(folder / NEXT, defaults=True)
         try:
             with replacing(folder / WEIGHTS) as temporary:
@@ -59,6 +62,14 @@ def save(handle: BaseHandle, directory: str | os.PathLike[str], address: str = "
         raise DiskError(
             f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})"
         ) from None
+
+
+def _settle(folder: Path) -> None:
+    """Put the spec of an earlier save that was cut off in its place, if the weights are its own already."""
+    with contextlib.suppress(AdapterError, SpecError):
+        fingerprint = variant_from_file(folder / NEXT).fingerprint() if (folder / NEXT).is_file() else None
+        if fingerprint and open_tensors(folder / WEIGHTS).metadata.get("fingerprint") == fingerprint:
+            (folder / NEXT).replace(folder / VARIANT)
 
 
 def _metadata(handle: BaseHandle, digest: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ctxpeft.adapters.tensors import open_tensors
 from ctxpeft.errors import AdapterError
 from ctxpeft.files import replacing
 
@@ -80,12 +81,11 @@ def load_head(model: nn.Module, folder: Path) -> bool:
     path = folder / HEAD
     if not path.is_file():
         return False
-    from safetensors.torch import load_file
-
-    known = dict(model.named_parameters())
-    for name, value in load_file(path).items():
-        if name not in known or known[name].shape != value.shape:
-            shape = tuple(known[name].shape) if name in known else "nothing"
-            raise AdapterError(f"{path}: {name} is {tuple(value.shape)}, the model has {shape} there")
+    known, file = dict(model.named_parameters()), open_tensors(path)
+    for name, found in file.shapes.items():
+        shape = tuple(known[name].shape) if name in known else "nothing"
+        if shape != found or not file.floats(name):
+            raise AdapterError(f"{path}: {name} is {found} {file.dtypes[name]}, the model has {shape} there")
+    for name, value in file.read(file.shapes).items():
         known[name].data.copy_(value)
     return True

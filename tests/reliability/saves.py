@@ -121,7 +121,8 @@ class Tally:
 
 
 def cut(target: Target, folder: Path, kills: int, start: int = 0) -> Tally:
-    """Kill the writer at each of its steps, then `kills` times at random moments."""
+    """Kill the writer at each of its steps, then once more at any step of the next save, then `kills` times at random
+    moments; the folder stays as it was left from one of these to the next."""
     tally = Tally(target.name)
     wanted = {}
     for name, write in (("old", target.old), ("new", target.new)):
@@ -135,7 +136,14 @@ def cut(target: Target, folder: Path, kills: int, start: int = 0) -> Tally:
             break
         tally.steps += 1
         _count(tally, wanted, _state(target, folder))
-    chance, began = random.Random(start), time.perf_counter()
+    chance = random.Random(start)
+    for step in range(tally.steps):
+        target.old(folder)
+        _forked(lambda step=step: _until(step, lambda: target.new(folder)))  # type: ignore[misc]
+        again = chance.randrange(tally.steps)
+        _forked(lambda again=again: _until(again, lambda: target.old(folder)))  # type: ignore[misc]
+        _count(tally, wanted, _state(target, folder))
+    began = time.perf_counter()
     target.new(folder)
     target.old(folder)
     cycle = time.perf_counter() - began
