@@ -62,11 +62,12 @@ class _Mapped(torch.autograd.Function):
         x, *weights = ctx.saved_tensors
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(ctx.needs_input_grad[0])
-            feature = ctx.grouping.fold(ctx.phi(leaf))
+            again = leaf.view_as(leaf)  # who watches modules in a backward pass cannot watch a leaf
+            feature = ctx.grouping.fold(ctx.phi(again))
         dx = None
         if ctx.needs_input_grad[0]:
             back = (grouped(dy, w.transpose(1, 2)) for dy, w in zip(dys, weights, strict=True))
-            (dx,) = torch.autograd.grad(feature, leaf, functools.reduce(torch.add, back))
+            (dx,) = torch.autograd.grad(feature, again, functools.reduce(torch.add, back))
         outer = (
             _outer(feature.detach(), dy) if wanted else None
             for dy, wanted in zip(dys, ctx.needs_input_grad[3:], strict=True)
