@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -55,3 +56,19 @@ def test_no_path_of_one_machine(repository: Path) -> None:
             text = file.read_text(encoding="utf-8", errors="replace")
             found = None if file == Path(__file__) else MACHINE.search(text)
             assert found is None, f"{name}: {found}"
+
+
+def test_the_workflow_names_nothing_twice(repository: Path) -> None:
+    """YAML lets a key come twice and forgets the first; GitHub refuses such a file."""
+
+    def twice(node: yaml.Node) -> list[str]:
+        if isinstance(node, yaml.SequenceNode):
+            return [name for item in node.value for name in twice(item)]
+        if not isinstance(node, yaml.MappingNode):
+            return []
+        names = [key.value for key, _ in node.value]
+        below = [name for _, value in node.value for name in twice(value)]
+        return [name for name in set(names) if names.count(name) > 1] + below
+
+    for file in (repository / ".github" / "workflows").glob("*.yml"):
+        assert not twice(yaml.compose(file.read_text(encoding="utf-8"))), file

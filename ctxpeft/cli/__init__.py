@@ -11,6 +11,7 @@ To add a command:
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _EPILOG = "Exit codes: 0 fine, 1 a law or a check is violated, 2 usage or configuration, 130 interrupted."
+_NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn, when transformers imports torchao, of kernels that the machine does not have."""
 _USER_OS_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
@@ -56,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ctxpeft.cli import _output
 
     args = list(sys.argv[1:] if argv is None else argv)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         code = _run(args)
         sys.stdout.flush()

@@ -31,3 +31,10 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_installed_beside_says_nothing() -> None:
+    """torchao, where it is installed, warns as it is imported; that is not what was asked."""
+    command = [sys.executable, "-m", "ctxpeft.cli", "show", "prefix-tuning-plus", "--model", "ctxpeft-mini"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
