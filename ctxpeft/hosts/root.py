@@ -104,10 +104,10 @@ class Root:
             return None
         first = first_tensor(output)
         assert first is not None
-        states = first.transpose(0, 1) if self.time_first else first
+        states = first.transpose(0, 1).contiguous() if self.time_first else first
         capture = Capture(output=states[:, None], positions=plan.positions)
         merged = merge(capture, acting, plan, self.controller.watch_at(None))[0][:, 0]
-        return with_first(output, merged.transpose(0, 1) if self.time_first else merged)
+        return with_first(output, merged.transpose(0, 1).contiguous() if self.time_first else merged)
 
 
 def _reads_time_first(model: nn.Module, embedding: nn.Module) -> bool:

@@ -279,13 +279,13 @@ class Seam:
                 positions=self.plan.positions,
             )
             states = merge(capture, acting, self.plan, watch)[0][:, 0]
-        merged = (states.transpose(0, 1) if turned else states).reshape(first.shape)
+        merged = (states.transpose(0, 1).contiguous() if turned else states).reshape(first.shape)
         return with_first(output, merged)
 
     def _by_token(self, states: Tensor, turned: bool) -> Tensor:
         """(B, T, D), also where a mixture of experts lays rows and tokens out in one axis, or tokens come first."""
         if states.ndim == 3 or self.entered is None:
-            return states.transpose(0, 1) if turned else states
+            return states.transpose(0, 1).contiguous() if turned else states
         return states.reshape(*self.entered.shape[:2], -1)
 
 
