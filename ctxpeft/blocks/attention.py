@@ -9,13 +9,15 @@ merge dL is at most rho |do| |o - r|, so the correction is never larger than |o 
 cannot be expressed this way: it is given a do so small that it changes nothing else (`STEP`). No value is looked at, so
 a device need not wait and a compiler finds one graph.
 
-`joint` is one softmax over two lists of keys. Each list goes through its kernel alone, and in the backward pass too,
-but with the *merged* o and L: P is then the share that the list has in the whole, and its gradients are the whole's.
+`joint` is one softmax over the content and what competes with it. Every list of keys goes through its kernel alone, and
+in the backward pass too, but with the *merged* o and L: P is then the share that a key has in the whole, and the
+gradients are those of the whole. The content's own o and L are not kept.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -133,53 +135,76 @@ def _shifted(do: Tensor, dmass: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
     return do, o - shift.to(o.dtype)
 
 
-def joint(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    slots: tuple[Tensor, Tensor],
-    mask: Tensor | None,
-    blind: Tensor | None,
-    causal: bool,
-    scaling: float,
-) -> Tensor:
-    """o (B, H, T, d) of one softmax over the content and the slots, where `serves` says so for both.
+class Question(NamedTuple):
+    """What is asked of the content: q (B, H, T, d), k and v (B, Hkv, S, d), an additive mask or None; blind: booleans
+    that broadcast to (B, H, T), queries that see nothing of it."""
 
-    q (B, H, T, d); content k and v (B, Hkv, S, d) under the additive mask; slots K and V (G, P, d), in fp32 or wider,
-    seen by all. blind: booleans that broadcast to (B, H, T), queries that see no content.
-    """
-    with without_autocast(q.device):
-        tensors = (q, k, v, *slots)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            found: Tensor = Joint.apply(*tensors, mask, blind, causal, scaling)  # type: ignore[no-untyped-call]
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    blind: Tensor | None
+    causal: bool
+    scaling: float
+
+
+Part = tuple[Tensor, Tensor | None, Tensor]
+"""Numerator n (B, H, T, d), mass m (B, H, T), None for 1, and shift c (B, H, T) of what competes."""
+
+
+def joint(asked: Question, slots: tuple[Tensor, Tensor] | None, parts: Sequence[Part]) -> Tensor:
+    """o (B, H, T, d) of one softmax over the content, slots K and V (G, P, d) that all queries see, and other parts,
+    where `serves` says so for both lists of keys. Slots and parts are in fp32 or wider, whatever q is."""
+    slot_k, slot_v = (None, None) if slots is None else slots
+    flat = [t for part in parts for t in part]
+    with without_autocast(asked.q.device):
+        if torch.is_grad_enabled():
+            found: Tensor = Joint.apply(*asked, slot_k, slot_v, *flat)  # type: ignore[no-untyped-call]
             return found
-        return _joined(*tensors, mask, blind, causal, scaling)[0]
+        return _joined(asked, slot_k, slot_v, flat)[0]
 
 
 def _joined(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    slot_k: Tensor,
-    slot_v: Tensor,
-    mask: Tensor | None,
-    blind: Tensor | None,
-    causal: bool,
-    scaling: float,
-) -> tuple[Tensor, Tensor, Tensor, tuple[Any, ...], tuple[Any, ...]]:
-    """o, the log-masses of the content and of the slots, and what the two backward passes want."""
+    asked: Question, slot_k: Tensor | None, slot_v: Tensor | None, flat: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor, tuple[Any, ...], tuple[Any, ...]]:
+    """o, the logarithm of the whole mass, and what the backward passes of the two kernels want."""
+    q, k, v, mask, blind, causal, scaling = asked
     o, content, rest = Call.of(q, k, v, mask, causal, scaling).forward(q.shape)
-    r, mass, slot_rest = _asked(q, slot_k, slot_v, scaling).forward(q.shape)
+    parts = _parts(flat)
+    slot_rest: tuple[Any, ...] = ()
+    if slot_k is not None and slot_v is not None:
+        r, mass, slot_rest = _of_slots(q, slot_k, slot_v, scaling).forward(q.shape)
+        parts.append((r, None, mass))
     if blind is not None:
         content = content.masked_fill(blind, -torch.inf)
-    rho = torch.sigmoid(mass - content)[..., None]
-    merged = torch.lerp(o.to(r.dtype), r, rho.to(r.dtype)).to(o.dtype)
-    return merged, content, mass, rest, slot_rest
+    if len(parts) == 1 and parts[0][1] is None:
+        r, _, mass = parts[0]
+        rho = torch.sigmoid(mass - content)[..., None]
+        merged = torch.lerp(o.to(r.dtype), r, rho.to(r.dtype))
+        return merged.to(o.dtype), torch.logaddexp(content, mass), rest, slot_rest
+    shift = content
+    for _, _, c in parts:
+        shift = torch.maximum(shift, c)
+    shift = shift.masked_fill(torch.isneginf(shift), 0.0)
+    total = torch.exp(content - shift)
+    for _, m, c in parts:
+        share = torch.exp(c - shift)
+        total = total + (share if m is None else share * m)
+    nothing = total < torch.finfo(total.dtype).tiny
+    whole = shift + torch.log(total.masked_fill(nothing, 1.0))
+    merged = torch.exp(content - whole).masked_fill(nothing, 1.0)[..., None] * o
+    for n, _, c in parts:
+        merged = torch.addcmul(merged, torch.exp(c - whole)[..., None], n)
+    return merged.to(o.dtype), whole, rest, slot_rest
 
 
-def _asked(q: Tensor, slot_k: Tensor, slot_v: Tensor, scaling: float) -> Call:
-    batch = len(q)
-    k, v = slot_k.expand(batch, -1, -1, -1), slot_v.expand(batch, -1, -1, -1)
+def _parts(flat: Sequence[Tensor | None]) -> list[Part]:
+    """n, m and c of every part, which an autograd function takes one by one."""
+    return [cast(Part, tuple(flat[i : i + 3])) for i in range(0, len(flat), 3)]
+
+
+def _of_slots(q: Tensor, slot_k: Tensor, slot_v: Tensor, scaling: float) -> Call:
+    k, v = (t.expand(len(q), -1, -1, -1) for t in (slot_k, slot_v))
     return Call.of(q.to(slot_k.dtype), k, v, None, False, scaling)
 
 
@@ -192,30 +217,48 @@ class Joint(torch.autograd.Function):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        slot_k: Tensor,
-        slot_v: Tensor,
         mask: Tensor | None,
         blind: Tensor | None,
         causal: bool,
         scaling: float,
+        slot_k: Tensor | None,
+        slot_v: Tensor | None,
+        *flat: Tensor | None,
     ) -> Tensor:
-        o, content, mass, rest, slot_rest = _joined(q, k, v, slot_k, slot_v, mask, blind, causal, scaling)
-        _keep(ctx, (q, k, v, slot_k, slot_v, mask, o, torch.logaddexp(content, mass)), (*rest, *slot_rest))
-        ctx.causal, ctx.scaling, ctx.border = causal, scaling, len(rest)
+        asked = Question(q, k, v, mask, blind, causal, scaling)
+        o, whole, rest, slot_rest = _joined(asked, slot_k, slot_v, flat)
+        _keep(ctx, (q, k, v, mask, o, whole, slot_k, slot_v, *flat), (*rest, *slot_rest))
+        ctx.causal, ctx.scaling, ctx.border, ctx.count = causal, scaling, len(rest), len(flat)
         return o
 
     @staticmethod
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        (q, k, v, slot_k, slot_v, mask, o, mass), rest = _kept(ctx, 8)
-        asked = _asked(q, slot_k, slot_v, ctx.scaling)
-        dtype = slot_k.dtype
-        dq, dslot_k, dslot_v = asked.backward(do.to(dtype), o.to(dtype), mass, rest[ctx.border :])
-        dk = dv = None
+        (q, k, v, mask, o, whole, slot_k, slot_v, *flat), rest = _kept(ctx, 8 + ctx.count)
+        dq = dk = dv = dslot_k = dslot_v = None
         if any(ctx.needs_input_grad[:3]):
             call = Call.of(q, k, v, mask, ctx.causal, ctx.scaling)
-            dq_content, dk, dv = call.backward(do, o, mass, rest[: ctx.border])
-            dq = dq_content + dq.to(q.dtype)
-        return dq, dk, dv, dslot_k.sum(0), dslot_v.sum(0), None, None, None, None
+            dq, dk, dv = call.backward(do, o, whole, rest[: ctx.border])
+        if slot_k is not None:
+            wide = slot_k.dtype
+            call = _of_slots(q, slot_k, slot_v, ctx.scaling)
+            dq_slots, dslot_k, dslot_v = call.backward(do.to(wide), o.to(wide), whole, rest[ctx.border :])
+            dq = dq_slots.to(q.dtype) if dq is None else dq + dq_slots.to(q.dtype)
+            dslot_k, dslot_v = dslot_k.sum(0), dslot_v.sum(0)
+        return dq, dk, dv, None, None, None, None, dslot_k, dslot_v, *_of_parts(flat, do, o, whole)
+
+
+def _of_parts(flat: Sequence[Tensor | None], do: Tensor, o: Tensor, whole: Tensor) -> list[Tensor | None]:
+    """The gradients of n, m and c of every part."""
+    found: list[Tensor | None] = []
+    inner: Tensor | None = None
+    for n, m, c in _parts(flat):
+        wide = do.to(n.dtype)
+        inner = (wide * o).sum(-1) if inner is None else inner
+        share = torch.exp(c - whole)
+        dmass = share * inner
+        dc = share * (wide * n).sum(-1) - (dmass if m is None else dmass * m)
+        found += [share[..., None] * wide, None if m is None else -dmass, dc]
+    return found
 
 
 def _keep(ctx: Any, tensors: tuple[Tensor | None, ...], rest: tuple[Any, ...]) -> None:

@@ -16,7 +16,12 @@ from ctxpeft.spec.module import ModuleSpec
 
 
 class ContextModule(FullPrecision):
-    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host)."""
+    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host).
+
+    looks_at_content: whether it may look at the content's output or log-mass before the merge. weighs: whether its gate
+    acts on a softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself,
+    without gates, by all heads in their order.
+    """
 
     heads: Tensor | None
 
@@ -25,6 +30,10 @@ class ContextModule(FullPrecision):
         self.spec = spec
         self.dtype = compute_dtype(shape.dtype)
         self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
+        self.looks_at_content = (
+            spec.query.source == "output" or spec.memory.looks_at_content() or spec.gate.looks_at_content()
+        )
+        self.weighs = spec.placement == "inside" and spec.gate.kind != "none" and spec.gate.on == "weight"
         self.kv_head_of_head = shape.kv_head_of_heads()
         self.scaling, self.softcap = shape.scaling, shape.softcap
         every = shape.heads == tuple(range(shape.query_heads))
@@ -50,6 +59,14 @@ class ContextModule(FullPrecision):
             shared = spec.phi_per if spec.feature_map.has_parameters() else "layer"
             self.phi_grouping = Grouping(shape, shared)
             self.feature_map = spec.feature_map.build(shape.source_width, shape.groups(shared))
+        self.joins = (
+            spec.merge == "compete"
+            and spec.gate.kind == "none"
+            and getattr(self.memory, "plain", False)
+            and self.query.plain
+            and spec.query.source == "rotated"
+            and self.grouping.order is None
+        )
         if spec.merge == "compete_length":
             self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
 
@@ -86,6 +103,12 @@ class ContextModule(FullPrecision):
         if gate is not None and self.spec.gate.on == "mass":
             n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None
         return Read(n, m, c), gate
+
+    def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
+        """K (G, P, d) and V (G, P, dv) of slots that `joins`."""
+        memory: Any = self.memory
+        found: tuple[Tensor, Tensor] = memory.pairs(capture)
+        return found
 
     def ask(self, query: Tensor, capture: Capture) -> Read:
         """The memory's answer to q', folded."""

@@ -14,13 +14,14 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
+from ctxpeft.blocks.compose import compose_jointly, joinable
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
-from ctxpeft.hosts.fused import applicable, attention_with_mass
+from ctxpeft.hosts.fused import applicable, attention_with_mass, question
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.site import Behind, Site, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
@@ -162,20 +163,23 @@ class Seam:
         backend = str(self.original_config._attn_implementation)
         content = Content(module, query, key, mask, options, backend)
         log_mass = _once(content.log_mass)
+        watch = self.controller.watch_at(self.layer.index)
         weights = None
-        if (
-            any(m.reads_log_mass for modules in (*acting.values(), *past.values()) for m in modules)
-            and backend == "sdpa"
-            and applicable(query, key, value, mask, options)
-        ):
+        told = any(m.reads_log_mass for modules in (*acting.values(), *past.values()) for m in modules)
+        told = told and backend == "sdpa" and applicable(query, key, value, mask, options)
+        alone = not past and recording is None and watch is None and self.plan.rows is None
+        active = self.attention_site.everywhere(acting) if told and alone else []
+        if joinable(active):
+            output = query  # the content's own is never made
+        elif told:
             output, mass = attention_with_mass(
                 query, key, value, content.visible(), mask, content.causal(), content.scaling()
             )
             log_mass = _once(lambda: mass)
         else:
-            output, told = run_backend(module, self.original_config, query, key, value, mask, options)
+            output, found = run_backend(module, self.original_config, query, key, value, mask, options)
             output = output.transpose(1, 2)
-            weights = told if told is not None and told.ndim == 4 else None
+            weights = found if found is not None and found.ndim == 4 else None
         capture = Capture(
             output=output,
             hidden=None if self.hidden is None else self.hidden[:, None],
@@ -193,7 +197,10 @@ class Seam:
         self.behind = Behind.of(capture, past, self.plan) if past else None
         if not acting:
             return output.transpose(1, 2), weights
-        merged, kept = merge(capture, acting, self.plan, self.controller.watch_at(self.layer.index))
+        if output is query:
+            merged = compose_jointly(capture, active, question(content, value))
+            return merged.transpose(1, 2).contiguous(), None
+        merged, kept = merge(capture, acting, self.plan, watch)
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights

@@ -44,6 +44,13 @@ class Site(nn.Module):
                     found[name] = mine
         return found
 
+    def everywhere(self, acting: Acting) -> list[Active]:
+        """All of them, if each acts on all tokens; else none."""
+        modules = [module for modules in acting.values() for module in modules]
+        if any(module.spec.scope.tokens != "all" for module in modules):
+            return []
+        return [(module, None) for module in modules]
+
 
 @dataclass(frozen=True)
 class Divided:

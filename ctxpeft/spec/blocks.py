@@ -222,6 +222,10 @@ class MemorySpec(BlockSpec):
     def zero_read_at_init(self) -> bool:
         """Whether the read is exactly zero at init."""
 
+    def looks_at_content(self) -> bool:
+        """Whether the read may depend on the content's output or log-mass; if none does, they are never made apart."""
+        return True
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         """Numerator and mass as equations print them, for a query and a feature map so written; "" for no mass."""
         return f"{self.kind}({query})", f"mass({query})"
@@ -260,6 +264,10 @@ class GateSpec(BlockSpec):
     def is_zero_at_init(self) -> bool:
         """Whether g is exactly zero at init."""
         return False
+
+    def looks_at_content(self) -> bool:
+        """Whether g may depend on the content's output or log-mass; if nothing does, they are never made apart."""
+        return True
 
     def is_positive(self) -> bool:
         """Whether g > 0 always, as a gate on the mass needs."""

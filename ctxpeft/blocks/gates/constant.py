@@ -29,6 +29,9 @@ class Constant(GateSpec):
     def written(self, query: str, output: str) -> tuple[str, str]:
         return f"{self.value:g}", ""
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def build(self, shape: SiteShape) -> nn.Module:
         return ConstantGate(self.value, shape)
 

@@ -22,6 +22,9 @@ class NoGate(GateSpec):
     def written(self, query: str, output: str) -> tuple[str, str]:
         return "1", ""
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def build(self, shape: SiteShape) -> nn.Module:
         return Ungated()
 

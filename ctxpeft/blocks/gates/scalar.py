@@ -41,6 +41,9 @@ class Scalar(GateSpec):
     def written(self, query: str, output: str) -> tuple[str, str]:
         return "g", written_activation(self.activation, "a")
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def build(self, shape: SiteShape) -> nn.Module:
         return ScalarGate(self, shape)
 

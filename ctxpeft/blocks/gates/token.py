@@ -41,6 +41,9 @@ class Token(GateSpec):
     def is_positive(self) -> bool:
         return self.activation in POSITIVE
 
+    def looks_at_content(self) -> bool:
+        return self.source in ("output", "log_mass")
+
     def written(self, query: str, output: str) -> tuple[str, str]:
         looked_at = {"query": query, "hidden": "x", "output": output, "log_mass": "L"}[self.source]
         return "g", written_activation(self.activation, f"wᵀ{looked_at} + c")

@@ -33,6 +33,9 @@ class Edit(PlainMemorySpec):
     def zero_read_at_init(self) -> bool:
         return True
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         return f"Rᵀ(W {query} + b − R {query})", ""
 

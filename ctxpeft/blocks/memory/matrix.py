@@ -52,6 +52,9 @@ class Matrix(MemorySpec):
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         q = phi(query)
         reads = {"full": f"{q}ᵀ M", "low_rank": f"{q}ᵀ A B", "diagonal": f"{q} ⊙ m"}

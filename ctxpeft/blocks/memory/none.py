@@ -19,6 +19,9 @@ class NoMemory(PlainMemorySpec):
     def zero_read_at_init(self) -> bool:
         return True
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool
     ) -> nn.Module:

@@ -106,6 +106,9 @@ class Slots(MemorySpec):
     def zero_read_at_init(self) -> bool:
         return self.parameterization.zero_values_at_init(self.value_init or self.init)
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         if self.score == "kernel":
             return f"{phi(query)}ᵀ {phi('K')}ᵀ V", f"Σⱼ {phi(query)}ᵀ {phi('kⱼ')}"
@@ -146,11 +149,16 @@ class SlotMemory(MemoryModule):
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
+    def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
+        """K (G, P, d), turned back where they stand before the input, and V (G, P, dv)."""
         key, value = self.slots(capture)
         if self.back:
             assert capture.rotate_back is not None
             key = capture.rotate_back(key, self.back)
+        return key, value
+
+    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
+        key, value = self.pairs(capture)
         if self.score == "kernel":
             assert phi is not None
             return self._by_kernel(x, phi(key), value)

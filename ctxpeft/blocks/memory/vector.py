@@ -37,6 +37,9 @@ class Vector(MemorySpec):
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
 
+    def looks_at_content(self) -> bool:
+        return False
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         return "b", "e^ζ"
 
