@@ -96,3 +96,10 @@ def _timed(function: Callable[[], None], device: torch.device) -> tuple[float, f
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def clocked(function: Callable[[], object]) -> float:
+    """Seconds of wall time that one call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin

@@ -76,7 +76,7 @@ class Call(NamedTuple):
         if do.stride(-1) != 1 or self.kernel.contiguous:
             do = do.contiguous()
         tensors = (self.q, self.k, self.v, self.mask)
-        dq, dk, dv = self.kernel.backward(do, tensors, o, (mass, *rest), self.causal, self.scaling)
+        dq, dk, dv = self.kernel.backward(do, tensors, o, mass, rest, self.causal, self.scaling)
         if self.repeat > 1:
             dk, dv = (t.reshape(len(t), -1, self.repeat, *t.shape[2:]).sum(2) for t in (dk, dv))
         return dq.reshape(shape) if self.packed else dq, dk, dv
