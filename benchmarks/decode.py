@@ -16,7 +16,7 @@ COUNT = 8
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """A table a case: times of one decoded token and ratios to the floor; tokens in the cache, to which ours add none."""
+    """A table a case: times of one decoded token, ratios to the floor, tokens in the cache, to which ours add none."""
     for case in settings.decodes:
         model, measured = opened(case, settings)
         ids = tokens(model, case.batch, case.tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import ctxpeft
 from benchmarks.hosts import host, title, tokens
 from benchmarks.settings import Settings
 from benchmarks.subjects import Subject, floor, ours
-from benchmarks.timing import FLOOR, interleaved
+from benchmarks.timing import FLOOR, Spread, interleaved
 from ctxpeft.hosts.attach import place
 
 SHAPE = "llama-26M"
@@ -30,11 +31,9 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _added(
-    functions: dict[str, Callable[[], None]], settings: Settings, per: int = 1
+    functions: dict[str, Callable[[], object]], settings: Settings, per: int = 1
 ) -> dict[str, list[float]]:
     """Median and quartiles of what every function takes beyond the floor in the same round, CPU time."""
-    from benchmarks.timing import Spread
-
     times = interleaved(functions, settings.rounds, settings.device)
     return {
         name: Spread.of([1e3 * (a - b) / per for a, b in zip(t.cpu, times[FLOOR].cpu, strict=True)]).plain()
@@ -46,7 +45,7 @@ def _added(
 def _steps(model: Any, variants: Sequence[tuple[str, Any]], settings: Settings) -> dict[str, list[float]]:
     measured = [floor(model), *(ours(model, variant, name) for name, variant in variants)]
     ids = tokens(model, BATCH, TOKENS)
-    return _added({s.name: (lambda s=s: s.step(ids)) for s in measured}, settings)
+    return _added({s.name: partial(s.step, ids) for s in measured}, settings)
 
 
 def _model(settings: Settings, **changes: int) -> Any:
@@ -88,7 +87,7 @@ def _adapters(value: int, settings: Settings) -> dict[str, list[float]]:
             place(subject.model, ctxpeft.load_variant(name), f"a{number}", number)
         measured.append(subject)
     ids = tokens(model, BATCH, TOKENS)
-    return _added({s.name: (lambda s=s: s.step(ids)) for s in measured}, settings)
+    return _added({s.name: partial(s.step, ids) for s in measured}, settings)
 
 
 def _context(value: int, settings: Settings) -> dict[str, list[float]]:
@@ -97,7 +96,7 @@ def _context(value: int, settings: Settings) -> dict[str, list[float]]:
     measured = [floor(model), ours(model, PLUS), ours(model, PREFIX)]
     ids = tokens(model, 1, value)
     caches = {s.name: s.prefill(ids) for s in measured}
-    functions = {s.name: (lambda s=s: s.decode(caches[s.name], ids[:, :1], 8)) for s in measured}
+    functions = {s.name: partial(s.decode, caches[s.name], ids[:, :1], 8) for s in measured}
     return _added(functions, settings, per=8)
 
 

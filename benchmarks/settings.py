@@ -36,7 +36,7 @@ FEW = ("prefix-tuning-plus", "prefix-tuning", "llama-adapter", "PEFT prefix tuni
 
 @dataclass(frozen=True)
 class Settings:
-    """The cases of every section. rounds: for steps and prefills; decoding, which is quicker, takes three times as many."""
+    """The cases of every section. rounds: for steps and prefills; decoding, being quick, takes three times as many."""
 
     device: torch.device
     steps: tuple[Case, ...]
@@ -66,7 +66,7 @@ def full(device: torch.device, model: str | None) -> Settings:
     """Every axis, one at a time."""
     sizes = (model,) if model else ("llama-3M", "llama-26M", "llama-100M")
     large = sizes[-1]
-    base = "llama-26M" if not model else model
+    base = model or "llama-26M"
     half = "bfloat16"
     return Settings(
         device=device,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
                 "name": subject.name,
                 "group": subject.group,
                 "trainable": sum(p.numel() for p in {id(p): p for p in subject.trained()}.values()),
-                "peak_step_bytes": peak_bytes(lambda s=subject: s.step(ids), settings.device),
+                "peak_step_bytes": peak_bytes(partial(subject.step, ids), settings.device),
                 "peak_decode_bytes": peak_bytes(
-                    lambda s=subject, c=cache: s.decode(c, ids[:1, :1], 1), settings.device
+                    partial(subject.decode, cache, ids[:1, :1], 1), settings.device
                 ),
                 **_files(model, subject, case.tokens),
             }
@@ -63,10 +64,9 @@ def _files(model: Any, subject: Subject, context: int) -> dict[str, Any]:
         assert cost is not None
         if cost.file != size:
             raise SystemExit(f"{subject.name}: {cost.file} bytes predicted, {size} written")
-        attach = [
-            clocked(lambda m=twin(model): place(m, subject.handle.variant, "x", 0)) for _ in range(REPEATS)
-        ]
-        again = [clocked(lambda m=twin(model): load(m, folder)) for _ in range(REPEATS)]
+        copies = [twin(model) for _ in range(2 * REPEATS)]
+        attach = [clocked(partial(place, copy, subject.handle.variant, "x", 0)) for copy in copies[:REPEATS]]
+        again = [clocked(partial(load, copy, folder)) for copy in copies[REPEATS:]]
         return {
             "file_bytes": size,
             "attach_ms": Spread.of([1e3 * t for t in attach]).plain(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
     for case in settings.steps:
         model, measured = opened(case, settings)
         ids = tokens(model, case.batch, case.tokens)
-        functions = {s.name: (lambda s=s: s.step(ids)) for s in measured}
+        functions = {s.name: partial(s.step, ids) for s in measured}
         times = interleaved(functions, settings.rounds, settings.device)
         rows = []
         for subject in measured:
@@ -49,8 +50,7 @@ def predicted(model: Any, subject: Subject, context: int) -> Cost | None:
     if subject.group == FLOOR or subject.handle is None:
         return None
     cost = measure(model, subject.handle.variant, context)
-    if cost.trainable != subject.handle.num_parameters():
-        raise SystemExit(
-            f"{subject.name}: {cost.trainable} parameters predicted, {subject.handle.num_parameters()} made"
-        )
+    made = subject.handle.num_parameters()
+    if cost.trainable != made:
+        raise SystemExit(f"{subject.name}: {cost.trainable} parameters predicted, {made} made")
     return cost
