@@ -33,7 +33,8 @@ class ContextModule(FullPrecision):
         self.looks_at_content = (
             spec.query.source == "output" or spec.memory.looks_at_content() or spec.gate.looks_at_content()
         )
-        self.weighs = spec.placement == "inside" and spec.gate.kind != "none" and spec.gate.on == "weight"
+        self.gated = spec.gate.kind != "none"
+        self.weighs = spec.placement == "inside" and self.gated and spec.gate.on == "weight"
         self.kv_head_of_head = shape.kv_head_of_heads()
         self.scaling, self.softcap = shape.scaling, shape.softcap
         every = shape.heads == tuple(range(shape.query_heads))
@@ -86,13 +87,16 @@ class ContextModule(FullPrecision):
         Read shapes: n (B, H, T, dv), m and c (B, H, T), H the heads in scope. Gates on the mass are already in n, m.
         """
         query = self.query(capture)
-        gate: Tensor | None = self.gate(capture, query)
+        gate: Tensor | None = self.gate(capture, query) if self.gated else None
         if self.spec.memory.kind == "none":
             return Read(query), gate
         tokens = query.shape[2]
         n, m, c = self.ask(query, capture)
-        n = self.grouping.unfold(n, tokens)
-        m, c = (None if t is None else self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
+        if not self.grouping.trivial:
+            n = self.grouping.unfold(n, tokens)
+            m, c = (None if t is None else self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
+        if c is None:
+            return Read(n), gate
         if self.spec.normalizer in ("sum", "softmax"):
             return Read(n if m is None else _divided(n, m)), gate
         if self.spec.merge == "compete_length":

@@ -39,6 +39,8 @@ def prepared(
     if causal and key.shape[2] > query.shape[2]:
         key, value = (t[:, :, : query.shape[2]] for t in (key, value))
     additive = _additive(mask, dtype, key.shape[2]) if isinstance(mask, Tensor) else None
+    if query.dtype == key.dtype == value.dtype == dtype:
+        return query, key, value, additive
     return query.to(dtype), key.to(dtype), value.to(dtype), additive
 
 

@@ -163,7 +163,7 @@ class SlotMemory(MemoryModule):
             assert phi is not None
             return self._by_kernel(x, phi(key), value)
         if self.plain and serves(x, key[None], value[None]):
-            batch = len(x)
+            batch = x.shape[0]
             key, value = (t.expand(batch, -1, -1, -1) for t in (key, value))
             read, mass = attention(x, key, value, None, False, self.scaling)
             return Read(read, None, mass)
