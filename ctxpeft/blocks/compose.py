@@ -51,7 +51,7 @@ def joinable(active: Sequence[Active]) -> bool:
     none looks at the content before the merge."""
     some = False
     for module, mask in active:
-        if module.looks_at_content:
+        if "output" in module.looks_at or "log_mass" in module.looks_at:
             return False
         if module.spec.placement == "inside":
             some = True

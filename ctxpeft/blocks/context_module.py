@@ -18,9 +18,9 @@ from ctxpeft.spec.module import ModuleSpec
 class ContextModule(FullPrecision):
     """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host).
 
-    looks_at_content: whether it may look at the content's output or log-mass before the merge. weighs: whether its gate
-    acts on a softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself,
-    without gates, by all heads in their order.
+    looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
+    softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
+    gates, by all heads in their order.
     """
 
     heads: Tensor | None
@@ -30,9 +30,7 @@ class ContextModule(FullPrecision):
         self.spec = spec
         self.dtype = compute_dtype(shape.dtype)
         self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
-        self.looks_at_content = (
-            spec.query.source == "output" or spec.memory.looks_at_content() or spec.gate.looks_at_content()
-        )
+        self.looks_at = {str(spec.query.source), *spec.memory.looks_at(), *spec.gate.looks_at()}
         self.gated = spec.gate.kind != "none"
         self.weighs = spec.placement == "inside" and self.gated and spec.gate.on == "weight"
         self.kv_head_of_head = shape.kv_head_of_heads()

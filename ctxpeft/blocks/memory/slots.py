@@ -21,6 +21,7 @@ from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import (
     FeatureMapSpec,
     Init,
+    Looked,
     Mass,
     MemorySpec,
     Normalizer,
@@ -106,8 +107,9 @@ class Slots(MemorySpec):
     def zero_read_at_init(self) -> bool:
         return self.parameterization.zero_values_at_init(self.value_init or self.init)
 
-    def looks_at_content(self) -> bool:
-        return False
+    def looks_at(self) -> tuple[Looked, ...]:
+        looks = self.parameterization.looks_at
+        return ("hidden", *looks) if self.gated else looks
 
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         if self.score == "kernel":
