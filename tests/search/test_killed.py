@@ -27,7 +27,7 @@ class Command:
         self.out = folder / "study"
         space = folder / "tiny.yaml"
         space.write_text(TINY_SPACE, encoding="utf-8")
-        settings = ["search.finalists=0", "search.trials=2", "steps=4", "data.template={text} Label:"]
+        settings = ["search.finalists=0", "search.trials=2", "steps=60", "data.template={text} Label:"]
         files = ["--data", task["train"], "--test", task["test"]]
         where = ["--model", str(model), "--out", str(self.out)]
         self.arguments = [
@@ -53,7 +53,7 @@ class Command:
 
     def results(self) -> dict[Path, int]:
         """When each finished run was written."""
-        return {path: path.stat().st_mtime_ns for path in (self.out / "runs").rglob("result.json")}
+        return {path: path.stat().st_mtime_ns for path in (self.out / "runs").glob("*/result.json")}
 
     def rows(self) -> list[Row]:
         return rows_of(load_study(f"sqlite:///{self.out / 'study.db'}", None).trials)
