@@ -12,6 +12,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.mutants import MUTANTS
+from tests.mutation import stale_edits
+
 MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|farm|root)/")
 
 
@@ -55,3 +58,9 @@ def test_no_path_of_one_machine(repository: Path) -> None:
             text = file.read_text(encoding="utf-8", errors="replace")
             found = None if file == Path(__file__) else MACHINE.search(text)
             assert found is None, f"{name}: {found}"
+
+
+def test_every_mutant_applies_to_the_code() -> None:
+    """Code that moved on takes its mutants along; `python -m tests.mutation` runs them."""
+    assert stale_edits(MUTANTS) == []
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
