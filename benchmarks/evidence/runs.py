@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.prepare import behind, read, write
+from benchmarks.evidence.prepare import behind, fairytale_questions, read, write
 from benchmarks.evidence.tables import Size, Table
 from ctxpeft.analysis.budget import at_budget
 from ctxpeft.analysis.compare import compare
@@ -84,7 +84,7 @@ def run_table(
                 found[words] = compare(bench, methods, folder / size / f"words-{words}", **options)
             Curve.of("words of a story before the question", found).write(folder / size)
             continue
-        bench = subject.bench(_spec(table, data_root))
+        bench = subject.bench(_spec(table, data_root, folder))
         methods = subject.methods(bench, size)
         if table.per_class:
             data_curve(bench, methods, folder / size, table.per_class, **options)
@@ -135,8 +135,16 @@ class Subject:
         return [one.method for one in sized]
 
 
-def _spec(table: Table, data_root: Path) -> TaskSpec:
+def _spec(table: Table, data_root: Path, folder: Path) -> TaskSpec:
+    """The task on the table's files; questions are joined to their stories, once, in `folder/data`."""
     files = [[_file(data_root, name) for name in names] for names in (table.train, table.test)]
+    if table.stories:
+        stories = [Path(_file(data_root, name)) for name in table.stories]
+        for names in files:
+            for place, name in enumerate(names):
+                path = folder / "data" / Path(name).name
+                write(path, fairytale_questions(Path(name), stories))
+                names[place] = str(path)
     return on_files(load_task(table.task), *files)
 
 
