@@ -64,7 +64,7 @@ class _Mapped(torch.autograd.Function):
             leaf = x.detach().requires_grad_(ctx.needs_input_grad[0])
             feature = ctx.grouping.fold(ctx.phi(leaf))
         dx = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and feature.requires_grad:  # a constant map passes no gradient on
             back = (grouped(dy, w.transpose(1, 2)) for dy, w in zip(dys, weights, strict=True))
             (dx,) = torch.autograd.grad(feature, leaf, functools.reduce(torch.add, back))
         outer = (
