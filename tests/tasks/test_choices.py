@@ -32,7 +32,7 @@ ADAPTERS = {
 
 
 def _row(values: dict[str, Any]) -> Row:
-    return next(unfolded([Row("f", "line 1", values)], None))
+    return next(unfolded([Row("f", "line", 1, values)], None))
 
 
 @pytest.mark.parametrize(
