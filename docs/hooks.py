@@ -126,6 +126,30 @@ def rules() -> str:
     return "\n".join(parts)
 
 
+def spaces() -> str:
+    """The shipped spaces, with their budget, anchors and number of structures."""
+    from ctxpeft.search.space.tree import size
+    from ctxpeft.search.spacefile import load_space
+    from ctxpeft.shipped import shipped_names
+
+    rows = []
+    for name in shipped_names("search"):
+        space = load_space(name)
+        wanted = space.file.budget.parameters if space.file.budget else None
+        budget = getattr(wanted, "like", wanted)
+        anchors = ", ".join(map(code, space.file.anchors))
+        rows.append(
+            [
+                code(name),
+                space.file.title,
+                f"as {code(str(budget))}" if budget else "",
+                anchors,
+                f"{size(space.positions):,}",
+            ]
+        )
+    return table(["name", "what it asks", "parameters", "anchors", "structures"], rows)
+
+
 def variants() -> str:
     """The shipped variants with their equations, and their parameters on the model that ships."""
     from ctxpeft.cli._model import MINI
@@ -214,5 +238,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "legal-combinations": legal_combinations,
     "protocols": protocols,
     "rules": rules,
+    "spaces": spaces,
     "variants": variants,
 }

@@ -65,12 +65,21 @@ def survives(mutant: Mutant, package: Path) -> bool:
     return code == PASSED
 
 
+def stale_edits(mutants: Sequence[Mutant]) -> list[str]:
+    """A sentence for every edit that does not apply to the code as it is."""
+    sentences = []
+    for mutant in mutants:
+        path = ROOT / "ctxpeft" / mutant.file
+        if not path.is_file() or mutant.old not in path.read_text(encoding="utf-8"):
+            sentences.append(f"mutant '{mutant.name}': {mutant.file} no longer contains {mutant.old!r}")
+    return sentences
+
+
 def check_edits(mutants: Sequence[Mutant]) -> None:
     """Every edit applies to the code. Raises SystemExit(2), naming all that do not."""
-    stale = [m for m in mutants if m.old not in (ROOT / "ctxpeft" / m.file).read_text(encoding="utf-8")]
-    for mutant in stale:
-        print(f"mutant '{mutant.name}': {mutant.file} no longer contains {mutant.old!r}", file=sys.stderr)
+    stale = stale_edits(mutants)
     if stale:
+        print("\n".join(stale), file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -15,6 +15,9 @@ from ctxpeft.cli import main
 from ctxpeft.cli._model import empty_model
 from ctxpeft.hosts.count import count_parameters
 from ctxpeft.shipped import shipped_names
+from tests.tasks.tiny import tiny_model, tiny_task
+
+__all__ = ["tiny_model", "tiny_task"]
 
 
 def test_every_mark_can_be_filled(repository: Path, hooks: Any) -> None:
@@ -83,6 +86,43 @@ def test_the_commands_about_comparing_run(
         kept = small[1:] if "--per-class" in flags else small
         assert main([*flags, "--steps", "1", *kept]) == 0, capsys.readouterr().err
         assert (tmp_path / words[words.index("--out") + 1] / "runs").is_dir() or "--per-class" in words
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore")
+def test_the_commands_about_searching_run(
+    repository: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_task: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every command of the page, in order, with a tiny model and task, few steps and designs; a file stands for
+    PostgreSQL."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("Once there was a king who had no crown. " * 30)
+    for name in ("one", "two", "tiny"):
+        text = "".join(f"{key}: {path}\n" for key, path in tiny_task.items())
+        (tmp_path / f"{name}.yaml").write_text(f"{text}template: '{{text}} {name}:'\n")
+    page = (repository / "docs" / "guide" / "search.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    assert len(lines) == 15
+    for line in lines:
+        words = shlex.split(line.replace("postgresql://user@host/db", f"sqlite:///{tmp_path / 'shared.db'}"))
+        assert words[0] == "ctxpeft"
+        if words[1] == "search":
+            words = [
+                {"ctxpeft-mini": str(tiny_model), "docstring-area": "tiny.yaml"}.get(w, w) for w in words
+            ]
+            words += [] if "--model" in words else ["--model", str(tiny_model)]
+            words += [] if "--task" in words else ["--task", "tiny.yaml"]
+            words += ["--trials", "2" if "--from" in words else "1"]
+            words += ["steps=2", "batch_size=2", "validation_limit=6", "search.finalists=0"]
+        assert main(words[1:]) == 0, f"{line}: {capsys.readouterr().err}"
+    assert (tmp_path / "runs" / "again" / "report.html").is_file()
 
 
 @pytest.mark.filterwarnings("ignore")

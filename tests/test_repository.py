@@ -13,6 +13,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.mutants import MUTANTS
+from tests.mutation import stale_edits
+
 MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|farm|root)/")
 
 
@@ -72,3 +75,9 @@ def test_the_workflow_names_nothing_twice(repository: Path) -> None:
 
     for file in (repository / ".github" / "workflows").glob("*.yml"):
         assert not twice(yaml.compose(file.read_text(encoding="utf-8"))), file
+
+
+def test_every_mutant_applies_to_the_code() -> None:
+    """Code that moved on takes its mutants along; `python -m tests.mutation` runs them."""
+    assert stale_edits(MUTANTS) == []
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)

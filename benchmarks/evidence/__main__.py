@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     runner.add_argument("--encoder", help="an encoder, for the table of that name")
     runner.add_argument("--data-root", type=Path, required=True)
     runner.add_argument("--out", type=Path, required=True)
+    runner.add_argument(
+        "--dtype", default="float32", help="of the base: bfloat16 on a GPU; adapters are float32"
+    )
     runner.add_argument("--threads", type=int, default=1, help="of torch: part of what makes a run identical")
     writer = commands.add_parser("write")
     writer.add_argument("--out", type=Path, required=True)
@@ -82,7 +85,7 @@ def _run(plan: Plan, given: Any) -> None:
                 raise CtxpeftError(f"the table {table.name} needs {option}")
             log.note(f"{table.name} is left out: no {option}")
             continue
-        run_table(table, model, given.data_root, given.out, overrides, log)
+        run_table(table, model, given.dtype, given.data_root, given.out, overrides, log)
 
 
 def _write(plan: Plan, out: Path, docs: Path) -> None:

@@ -169,7 +169,7 @@ def verdict(comparison: Comparison, entry: Entry) -> str:
     difference = entry.difference
     if difference is None:
         return "not compared"
-    told = f"{-difference.mean:+.3f}"
+    told = f"{round(-difference.mean, 3) + 0.0:+.3f}"
     if not entry.significant:
         return f"not shown ({told})"
     ahead = (difference.mean < 0) == comparison.greater_is_better

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def fairytale_questions(questions: Path, stories: Path) -> Iterator[dict[str, Any]]:
+def fairytale_questions(questions: Path, stories: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Every question with the sections of its story that answer it: `story`, `question`, `completion` (all answers)."""
-    sections = {row["story"]: row["sections"] for row in read(stories)}
+    sections = {row["story"]: row["sections"] for file in stories for row in read(file)}
     for row in read(questions):
         numbers = [int(n) for n in row["sections"].replace(" ", "").split(",") if n]
         story = "\n".join(sections[row["story"]][n - 1] for n in numbers)
@@ -58,7 +58,7 @@ def main() -> None:
     fill.add_argument("out", type=Path)
     given = parser.parse_args()
     if given.command == "fairytaleqa":
-        write(given.out, fairytale_questions(given.questions, given.stories))
+        write(given.out, fairytale_questions(given.questions, [given.stories]))
     else:
         write(given.out, behind(read(given.rows), given.text.read_text(encoding="utf-8"), given.words))
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.prepare import behind, read, write
+from benchmarks.evidence.prepare import behind, fairytale_questions, read, write
 from benchmarks.evidence.tables import Size, Table
 from ctxpeft.analysis.budget import at_budget
 from ctxpeft.analysis.compare import compare
 from ctxpeft.analysis.comparison import Comparison
 from ctxpeft.analysis.curve import Curve, data_curve
 from ctxpeft.errors import DataError
-from ctxpeft.tasks import TaskData, TaskSpec, build_task, load_task, on_files, with_settings
+from ctxpeft.tasks import TaskSpec, build_task, load_task, on_files, with_settings
 from ctxpeft.training import (
     Base,
     Bench,
@@ -26,6 +27,7 @@ from ctxpeft.training import (
     load_method,
     prepare,
 )
+from ctxpeft.training._base import DType
 
 DILUTION_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 WINDOWS = 32
@@ -51,7 +53,13 @@ class Log:
 
 
 def run_table(
-    table: Table, model: str, data_root: Path, out: Path, overrides: Mapping[str, Any], log: Log
+    table: Table,
+    model: str,
+    dtype: DType,
+    data_root: Path,
+    out: Path,
+    overrides: Mapping[str, Any],
+    log: Log,
 ) -> None:
     """All sizes of one table into `out/MODEL/TABLE/SIZE`, what is found there kept.
 
@@ -61,28 +69,23 @@ def run_table(
         DataError: a file is not under the data root; and what `compare` raises.
     """
     folder = out / Path(model).name / table.name
-    given = {k: v for k, v in overrides.items() if v is not None}
+    given = dict(overrides)
     steps, seeds = int(given.pop("steps", table.steps)), int(given.pop("seeds", table.seeds))
-    settings = {**table.settings, **given}
+    subject = Subject(table, model, dtype, data_root, {**table.settings, **given}, log)
     config = TrainingConfig.model_validate({**table.training, "steps": steps})
     options: dict[str, Any] = {"seeds": seeds, "config": config, "lr_sweep": True, "reporter": log}
-    base: Base | None = None
     for size in table.sizes:
         log.note(f"{table.name}, {size} size, on {Path(model).name}")
         if table.behind:
             found = {}
             for words in table.behind.words:
-                bench = _bench(
-                    base, model, table, _behind(table, data_root, folder, words), settings, data_root
-                )
-                base = bench.base
-                methods = _methods(base, table, size, log)
+                bench = subject.bench(_behind(table, data_root, folder, words))
+                methods = subject.methods(bench, size)
                 found[words] = compare(bench, methods, folder / size / f"words-{words}", **options)
             Curve.of("words of a story before the question", found).write(folder / size)
             continue
-        bench = _bench(base, model, table, _spec(table, data_root), settings, data_root)
-        base = bench.base
-        methods = _methods(base, table, size, log)
+        bench = subject.bench(_spec(table, data_root, folder))
+        methods = subject.methods(bench, size)
         if table.per_class:
             data_curve(bench, methods, folder / size, table.per_class, **options)
             continue
@@ -91,8 +94,57 @@ def run_table(
             _dilution(bench, result, folder / size)
 
 
-def _spec(table: Table, data_root: Path) -> TaskSpec:
+@dataclass
+class Subject:
+    """A table on one model, which is loaded once."""
+
+    table: Table
+    model: str
+    dtype: DType
+    data_root: Path
+    settings: Mapping[str, Any]
+    log: Log
+    base: Base | None = None
+
+    def bench(self, spec: TaskSpec) -> Bench:
+        """The task on the model, with the unrelated text of the table."""
+        task = build_task(with_settings(spec, self.settings))
+        if self.base is None:
+            classes = len(task.labels) if task.spec.head == "classifier" else None
+            self.base = load_base(self.model, self.dtype, classes=classes, pooling=task.spec.pooling)
+        if not self.table.unrelated:
+            return prepare(self.base, task)
+        text = {
+            "name": "unrelated",
+            "kind": "language_modelling",
+            "test": [_file(self.data_root, name) for name in self.table.unrelated],
+            "test_limit": UNRELATED_TEXTS,
+            "max_length": task.spec.max_length,
+        }
+        return prepare(self.base, task, {"unrelated": build_task(load_task(text))})
+
+    def methods(self, bench: Bench, size: Size) -> list[Method]:
+        """The methods of the table, at their own size or at that of its budget."""
+        methods = [entry.method() for entry in self.table.entries(size)]
+        if size == "default":
+            return methods
+        model = bench.base.model
+        sized = at_budget(model, methods, count_parameters(model, load_method(self.table.budget))[0])
+        for one in sized:
+            self.log.note(one.note)
+        return [one.method for one in sized]
+
+
+def _spec(table: Table, data_root: Path, folder: Path) -> TaskSpec:
+    """The task on the table's files; questions are joined to their stories, once, in `folder/data`."""
     files = [[_file(data_root, name) for name in names] for names in (table.train, table.test)]
+    if table.stories:
+        stories = [Path(_file(data_root, name)) for name in table.stories]
+        for names in files:
+            for place, name in enumerate(names):
+                path = folder / "data" / Path(name).name
+                write(path, fairytale_questions(Path(name), stories))
+                names[place] = str(path)
     return on_files(load_task(table.task), *files)
 
 
@@ -117,37 +169,6 @@ def _file(data_root: Path, name: str) -> str:
     return str(path)
 
 
-def _bench(
-    base: Base | None, model: str, table: Table, spec: TaskSpec, settings: Mapping[str, Any], data_root: Path
-) -> Bench:
-    task = build_task(with_settings(spec, settings))
-    if base is None:
-        classes = len(task.labels) if task.spec.head == "classifier" else None
-        base = load_base(model, classes=classes, pooling=task.spec.pooling)
-    others: dict[str, TaskData] = {}
-    if table.unrelated:
-        files = [_file(data_root, name) for name in table.unrelated]
-        text = {
-            "kind": "language_modelling",
-            "name": "unrelated",
-            "test": files,
-            "test_limit": UNRELATED_TEXTS,
-        }
-        others["unrelated"] = build_task(load_task({**text, "max_length": task.spec.max_length}))
-    return prepare(base, task, others)
-
-
-def _methods(base: Base, table: Table, size: Size, log: Log) -> list[Method]:
-    methods = [entry.method() for entry in table.entries(size)]
-    if size == "default":
-        return methods
-    wanted = count_parameters(base.model, load_method(table.budget))[0]
-    sized = at_budget(base.model, methods, wanted)
-    for one in sized:
-        log.note(one.note)
-    return [one.method for one in sized]
-
-
 def _dilution(bench: Bench, result: Comparison, folder: Path) -> None:
     """What the memories of the first seed's adapters keep as the input grows, on the task's own texts."""
     import ctxpeft
@@ -159,7 +180,8 @@ def _dilution(bench: Bench, result: Comparison, folder: Path) -> None:
     handles: dict[str, Any] = {}
     try:
         for place, entry in enumerate(result.entries):
-            found = sorted((folder / "runs").glob(f"{entry.name}-*/seed-{result.seeds[0]}-*/adapter"))
+            runs = folder / "runs" / f"{entry.name}-{entry.fingerprint[:8]}"
+            found = sorted(runs.glob(f"seed-{result.seeds[0]}-*/adapter"))
             if found and (found[0] / "adapter.safetensors").is_file():
                 handles[entry.name] = ctxpeft.load(bench.base.model, found[0], name=f"adapter-{place}")
         dilution(handles, ids, DILUTION_LENGTHS).write(folder)

@@ -82,6 +82,7 @@ class Table(BaseModel):
     steps: Annotated[int, Field(ge=1)]
     per_class: list[int] = Field(default_factory=list)
     behind: Behind | None = None
+    stories: list[str] = Field(default_factory=list)
     dilution: bool = False
     encoder: bool = False
     claims: list[Claim] = Field(default_factory=list)

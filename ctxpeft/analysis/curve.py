@@ -11,7 +11,7 @@ from ctxpeft.analysis.compare import compare
 from ctxpeft.analysis.comparison import Comparison
 from ctxpeft.analysis.diagnose._diagnosis import INK, MUTED, plain_axes
 from ctxpeft.analysis.statistics import holm
-from ctxpeft.analysis.table import p_value
+from ctxpeft.analysis.table import counted, p_value
 from ctxpeft.errors import DataError, SpecError
 from ctxpeft.files import replacing, write_json, write_text
 from ctxpeft.training import Bench, Method, VariantLike
@@ -69,9 +69,9 @@ class Curve:
         rates = "from the variants' hints, not tuned here"
         if first.tuned:
             rates = "tuned for every variant and size on validation data"
-        over = f"{len(first.seeds)} seeds"
+        over = counted(first.seeds, "seed")
         if first.draws:
-            over = f"{len(first.seeds)} draws of the training examples, each with its own seed"
+            over = f"{counted(first.seeds, 'draw')} of the training examples, each with its own seed"
             rates += " larger than the training data" if first.tuned else ""
         return (
             f"Test {first.metric} by {self.axis}, mean ± standard deviation over {over}; {first.steps} steps, "
@@ -119,8 +119,8 @@ class Curve:
         direction = "higher" if first.greater_is_better else "lower"
         axes.set_ylabel(f"test {first.metric} ({direction} is better)", fontsize=8.5)
         axes.set_title(
-            f"{first.task} on {Path(first.model).name}: {len(first.seeds)} "
-            f"{'draws' if first.draws else 'seeds'} (dots), bars are 95 % intervals",
+            f"{first.task} on {Path(first.model).name}: "
+            f"{counted(first.seeds, 'draw' if first.draws else 'seed')} (dots), bars are 95 % intervals",
             loc="left",
             fontsize=10,
             color=INK,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctxpeft.analysis.comparison import Comparison
+from ctxpeft.analysis.table import counted
 from ctxpeft.files import replacing
 
 INK, MUTED, GOOD, BAD, PLAIN = "#1b1f24", "#8b949e", "#1a7f5a", "#b5473c", "#3d6cb3"
@@ -51,7 +52,7 @@ def draw(result: Comparison, path: Path) -> None:
     )
     axes.set_ylim(len(entries) - 0.5, -0.5)
     arrow = "higher is better" if result.greater_is_better else "lower is better"
-    seeds = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
+    seeds = counted(result.seeds, "seed")
     axes.set_xlabel(f"test {result.metric} ({arrow}); points: {seeds}, bars: 95 % interval", fontsize=8.5)
     axes.set_title(
         f"{result.task} on {Path(result.model).name}, {result.steps} steps",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from ctxpeft.analysis.comparison import Comparison, Entry
@@ -54,14 +56,13 @@ def markdown(result: Comparison) -> str:
 def footnote(result: Comparison) -> str:
     """One paragraph: what the numbers are."""
     direction = "higher" if result.greater_is_better else "lower"
-    seeds = len(result.seeds)
-    spread = "mean ± standard deviation over" if seeds > 1 else "one value from"
+    spread = "mean ± standard deviation over" if len(result.seeds) > 1 else "one value from"
     rates = "tuned on validation data" if result.tuned else "from the variants' hints, not tuned here"
     drawn = ", drawn anew by every seed" if result.draws else ""
     count = len(result.entries) - 1
     family = "one comparison" if count == 1 else f"the {count} comparisons of this table"
     text = (
-        f"Test {result.metric} ({direction} is better): {spread} {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"Test {result.metric} ({direction} is better): {spread} {counted(result.seeds, 'seed')}, "
         f"{result.steps} steps on {result.train_examples:,} training examples{drawn}, {result.test_examples:,} test "
         f"examples. Learning rates {rates}. Differences are to {result.entries[0].name}, paired by seed and example, "
         f"each with its own 95 % bootstrap interval ({result.resamples:,} resamples of seeds and examples). The "
@@ -78,7 +79,7 @@ def rich_table(result: Comparison) -> Table:
     """The same table for a terminal."""
     header, cells = rows(result)
     table = Table(
-        title=f"{result.task}, {len(result.seeds)} seeds, {result.steps} steps", title_justify="left"
+        title=f"{result.task}, {counted(result.seeds, 'seed')}, {result.steps} steps", title_justify="left"
     )
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 or name == "verdict" else "right", no_wrap=True)
@@ -104,6 +105,11 @@ def _row(entry: Entry) -> list[str]:
         entry.verdict,
         f"{entry.seconds:.0f}",
     ]
+
+
+def counted(things: Sequence[object], name: str) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def p_value(p: float | None) -> str:

@@ -9,6 +9,7 @@ from ctxpeft.analysis.comparison import Comparison, Entry
 from ctxpeft.analysis.diagnose import Diagnosis
 from ctxpeft.analysis.diagnose._diagnosis import INK, MUTED, Cell, plain_axes
 from ctxpeft.analysis.statistics import Interval
+from ctxpeft.analysis.table import counted
 
 COLUMNS = ("variant", "trainable", "test", "ood", "ood low", "ood high", "forgetting", "low", "high", "front")
 
@@ -34,7 +35,7 @@ def transfer(result: Comparison) -> Diagnosis:
         rows.append(
             (entry.name, entry.trainable, entry.mean, *_cells(entry.ood), *_cells(entry.forgetting), front)
         )
-    text = [f"Test {result.metric} on {result.task}, {len(result.seeds)} seeds"]
+    text = [f"Test {result.metric} on {result.task}, {counted(result.seeds, 'seed')}"]
     if "ood" in fronts:
         text.append(f"{result.ood_metric} on out-of-distribution data" + _frozen(result, "ood"))
     if "forgetting" in fronts:

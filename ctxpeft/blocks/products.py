@@ -68,7 +68,7 @@ class _Mapped(torch.autograd.Function):
             again = leaf.view_as(leaf)  # who watches modules in a backward pass cannot watch a leaf
             feature = ctx.grouping.fold(ctx.phi(again))
         dx = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and feature.requires_grad:  # a constant map passes no gradient on
             back = (grouped(dy, w.transpose(1, 2)) for dy, w in zip(dys, weights, strict=True))
             (dx,) = torch.autograd.grad(feature, again, functools.reduce(torch.add, back))
         outer = (

@@ -19,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 import optuna
 
 from ctxpeft.errors import CtxpeftError
+from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
 from ctxpeft.search.finals import fresh_run, fresh_runs
 from ctxpeft.search.job import Job
@@ -30,7 +31,7 @@ from ctxpeft.search.storage import load_study
 INTERRUPTED = 130
 POLL_S = 2.0
 GRACE_S = 5.0
-Part = Callable[[Job, str, int, int], None]
+Part = Callable[[Laboratory, str, int, int], None]
 
 
 def designs_in_processes(
@@ -61,20 +62,22 @@ def _in_processes(part: Part, job: Job, owner: str, workers: int, follow: Callab
         context.Process(target=_main, args=(part, shared, owner, index, workers, theirs))
         for index, (_, theirs) in enumerate(pipes)
     ]
-    with _signals_held():
-        for process in processes:
-            process.start()
     try:
+        with _signals_held():
+            for process in processes:
+                process.start()
         while any(process.is_alive() for process in processes):
             time.sleep(POLL_S)
             follow()
     except BaseException:
         for process, (ours, _) in zip(processes, pipes, strict=True):
-            _stop(process, ours)
+            if process.pid is not None:
+                _stop(process, ours)
         raise
     finally:
         for process in processes:
-            process.join()
+            if process.pid is not None:
+                process.join()
     follow()
     if any(process.exitcode == INTERRUPTED for process in processes):
         raise KeyboardInterrupt
@@ -112,19 +115,25 @@ def _signals_held() -> Iterator[None]:
 
 
 def _main(part: Part, job: Job, owner: str, index: int, workers: int, pipe: Connection) -> None:
+    told = threading.Event()
+    threading.Thread(target=_obey, args=(pipe, told), daemon=True).start()
     try:
-        threading.Thread(target=_obey, args=(pipe,), daemon=True).start()
+        laboratory = job.open()
         pipe.send(None)
         with room_needed(job.out):
-            part(job, owner, index, workers)
+            part(laboratory, owner, index, workers)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    except CtxpeftError as error:
+    except Exception as error:
+        if told.is_set():  # an interrupt amid an import comes out as whatever the package makes of it
+            raise SystemExit(INTERRUPTED) from None
+        if not isinstance(error, CtxpeftError):
+            raise
         print(f"error: worker {index + 1}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _obey(pipe: Connection) -> None:
+def _obey(pipe: Connection, told: threading.Event) -> None:
     """Interrupt the main thread when told so, and do not wait long for it; end at once when the parent is gone.
 
     The next start takes a trial that was left behind for an interrupted one.
@@ -133,17 +142,19 @@ def _obey(pipe: Connection) -> None:
         pipe.recv()
     except EOFError:
         os._exit(1)
+    told.set()
     _thread.interrupt_main()
     time.sleep(GRACE_S)
     os._exit(INTERRUPTED)
 
 
-def _designs(job: Job, owner: str, index: int, workers: int) -> None:
-    work(load_study(job.url, job.study), job.open(), Watch(), owner, worker=index)
+def _designs(laboratory: Laboratory, owner: str, index: int, workers: int) -> None:
+    job = laboratory.job
+    work(load_study(job.url, job.study), laboratory, Watch(), owner, worker=index)
 
 
-def _finals(job: Job, owner: str, index: int, workers: int) -> None:
-    laboratory = job.open()
+def _finals(laboratory: Laboratory, owner: str, index: int, workers: int) -> None:
+    job = laboratory.job
     rows = rows_of(load_study(job.url, job.study).get_trials(deepcopy=False))
     for row, task, seed in list(fresh_runs(laboratory, rows))[index::workers]:
         fresh_run(laboratory, row, task, seed)

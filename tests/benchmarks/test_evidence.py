@@ -230,7 +230,7 @@ def test_stories_are_joined_to_their_questions(tmp_path: Path) -> None:
     write_rows(tmp_path / "stories.jsonl", [{"story": "s", "sections": ["one", "two", "three"]}])
     questions = [{"story": "s", "sections": "1, 3", "question": "q", "answers": ["a", "b"]}]
     write_rows(tmp_path / "qa.jsonl", questions)
-    (row,) = fairytale_questions(tmp_path / "qa.jsonl", tmp_path / "stories.jsonl")
+    (row,) = fairytale_questions(tmp_path / "qa.jsonl", [tmp_path / "stories.jsonl"])
     assert row == {"story": "one\nthree", "question": "q", "completion": ["a", "b"]}
 
 

@@ -26,6 +26,11 @@ MEMORIES = {
         "feature_map": ELU,
         "memory": {"kind": "matrix", "form": "low_rank", "rank": 2},
     },
+    "matrix-of-a-constant-map": {
+        "placement": "outside",
+        "feature_map": {"kind": "one"},
+        "memory": {"kind": "matrix"},
+    },
     "matrix-diagonal": {
         "placement": "outside",
         "feature_map": ELU,

@@ -7,18 +7,19 @@ from tests.mutants.mutant import Mutant
 FUSED = ("tests/hosts/test_fused.py",)
 CONTENT = ("tests/hosts/test_content.py",)
 READ = "hosts/content.py"
+KERNEL = "blocks/attention.py"
 
 MUTANTS = (
     Mutant(
         "gradient of the fused mass dropped",
-        "hosts/fused.py",
+        KERNEL,
         "dmass / norm * do",
         "0 * dmass / norm * do",
         FUSED,
     ),
     Mutant(
         "gradient of a fused mass without one of the output",
-        "hosts/fused.py",
+        KERNEL,
         "dmass / step * first",
         "0 * dmass * first",
         FUSED,
@@ -33,15 +34,15 @@ MUTANTS = (
     Mutant(
         "fused mask dropped",
         "hosts/fused.py",
-        "return mask[..., :length].to(query.dtype)",
-        "return torch.zeros_like(mask[..., :length], dtype=query.dtype)",
+        "return mask[..., :length].to(dtype)",
+        "return torch.zeros_like(mask[..., :length], dtype=dtype)",
         FUSED,
     ),
     Mutant(
         "keys of other heads for one query",
-        "hosts/fused.py",
-        "query.reshape(batch, groups, heads // groups, -1)",
-        "query.reshape(batch, heads // groups, groups, -1).transpose(1, 2)",
+        KERNEL,
+        "q = q.reshape(batch, k.shape[1], repeat, width)",
+        "q = q.reshape(batch, repeat, k.shape[1], width).transpose(1, 2)",
         FUSED,
     ),
     Mutant("mask off by one", READ, ".tril()", ".tril(-1)", CONTENT),

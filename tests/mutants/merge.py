@@ -11,15 +11,15 @@ MUTANTS = (
     Mutant(
         "sign of the prefix",
         COMPOSE,
-        "n - m[..., None] * o",
-        "n + m[..., None] * o",
+        "torch.addcmul(merged, share[..., None], n)",
+        "torch.addcmul(merged, -share[..., None], n)",
         algebra("tradeoff-form"),
     ),
     Mutant(
         "inside modules merged one after another",
         COMPOSE,
-        "(n - m[..., None] * o)",
-        "(n - m[..., None] * merged)",
+        "weight = weight - rho",
+        "weight = weight * (1 - rho)",
         algebra("inside-joins-one-softmax"),
     ),
     Mutant(
@@ -53,15 +53,15 @@ MUTANTS = (
     Mutant(
         "gate on the weight dropped",
         COMPOSE,
-        "change, rho = gate * change, gate[..., 0] * rho",
-        "rho = gate[..., 0] * rho",
+        "share = gate[..., 0] * share",
+        "pass",
         algebra("gates-inside"),
     ),
     Mutant(
         "gate ignored in the weight that is left",
         COMPOSE,
-        "change, rho = gate * change, gate[..., 0] * rho",
-        "change = gate * change",
+        "rho = share if m is None else share * m",
+        "rho = (share if m is None else share * m) / (1.0 if gate is None else gate[..., 0])",
         algebra("weight-left-to-content"),
     ),
     Mutant(

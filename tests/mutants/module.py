@@ -21,14 +21,14 @@ MUTANTS = (
     Mutant(
         "gate on the mass reaches only the numerator",
         MODULE,
-        "n * gate, m * gate[..., 0], None",
-        "n * gate, m, None",
+        "n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None",
+        "n, gate = n * gate, None",
         algebra("gates-inside"),
     ),
     Mutant(
         "normaliser dropped",
         MODULE,
-        "return Read(_divided(n, m)), gate",
+        "return Read(n if m is None else _divided(n, m)), gate",
         "return Read(n), gate",
         algebra("kernelised-with-normalizer"),
     ),

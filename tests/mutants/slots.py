@@ -8,7 +8,18 @@ SLOTS = "blocks/memory/slots.py"
 
 MUTANTS = (
     Mutant(
-        "scaling of the slots lost", SLOTS, "key) * self.scaling", "key)", algebra("inside-is-concatenation")
+        "scaling of the slots lost",
+        SLOTS,
+        "grouped(x, key.transpose(1, 2)) * self.scaling",
+        "grouped(x, key.transpose(1, 2))",
+        algebra("inside-is-concatenation"),
+    ),
+    Mutant(
+        "scaling of the slots lost by the kernel",
+        SLOTS,
+        "attention(x, key, value, None, False, self.scaling)",
+        "attention(x, key, value, None, False, 1.0)",
+        algebra("inside-is-concatenation"),
     ),
     Mutant(
         "softcap of the slots lost",

@@ -134,12 +134,13 @@ def killed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
         fine = fine and not tally.half and kept and not left and "File too large" in told
         full = "said so, the old is kept" if kept and not left else f"{told}; left {left}"
         counts = _numbers(
-            tally.steps, tally.kills - 2 * tally.steps, tally.old, tally.new, tally.neither, tally.half
+            tally.steps, tally.twice, options.kills, tally.old, tally.new, tally.neither, tally.half
         )
         rows.append([target.name, *counts, full])
     headers = [
         "what is saved",
         "killed at each step",
+        "and at each of the next save",
         "at random",
         "then the old",
         "the new",

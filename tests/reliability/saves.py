@@ -22,12 +22,15 @@ from typing import Any
 import torch
 
 import ctxpeft
-from ctxpeft.adapters.tensors import digest_of
+from ctxpeft.adapters.load import read_adapter
+from ctxpeft.adapters.peft_folder import read_peft_folder
+from ctxpeft.adapters.tensors import digest_of, open_tensors
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.files import write_text
 from ctxpeft.testing.tiny import perturb, tiny_model
+from tests.reliability.watch import writes
 
-STEPS = ("open", "os.", "tempfile.", "shutil.")
+CHANGES = ("os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate")
 LORA = {"name": "lora", "peft": {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}}
 PREFIX = {"placement": "inside", "memory": {"kind": "slots", "count": 4, "position": "auto"}}
 LONG = "a line of a report\n" * 50_000
@@ -52,9 +55,16 @@ def _handle(variant: Any, seed: int) -> Any:
     return handle
 
 
-def _adapter(folder: Path) -> str:
-    """The values that load."""
-    return digest_of(ctxpeft.load(tiny_model(), folder / "adapter").state_dict())
+def _adapter(folder: Path) -> tuple[str, str]:
+    """The spec and the values that `ctxpeft.load` would attach."""
+    variant, file = read_adapter(folder / "adapter")
+    return variant.fingerprint(), digest_of(file.read(file.shapes))
+
+
+def _foreign(folder: Path) -> tuple[str, str]:
+    """The configuration and the values that `ctxpeft.load` would import."""
+    found = read_peft_folder(folder / "adapter")
+    return str(found.number("num_virtual_tokens")), digest_of(found.file.read(found.file.shapes))
 
 
 def _saved(variant: Any, seed: int) -> Callable[[Path], None]:
@@ -86,8 +96,8 @@ def targets() -> list[Target]:
         Target("an adapter, another method", _saved(plus, 0), _saved(prefix, 1), _adapter),
         Target("an adapter into an empty folder", _nothing, _saved(prefix, 1), _adapter),
         Target("a LoRA of HF PEFT over another method", _saved(plus, 0), _saved(LORA, 1), _adapter),
-        Target("an export to HF PEFT, other values", _exported(4, 0), _exported(4, 1), _adapter),
-        Target("an export to HF PEFT, another size", _exported(4, 0), _exported(3, 1), _adapter),
+        Target("an export to HF PEFT, other values", _exported(4, 0), _exported(4, 1), _foreign),
+        Target("an export to HF PEFT, another size", _exported(4, 0), _exported(3, 1), _foreign),
         Target(
             "a variant file",
             lambda folder: _ignore(yaml[0].to_yaml(folder / "mine.yaml")),
@@ -113,6 +123,7 @@ class Tally:
 
     name: str
     steps: int = 0
+    twice: int = 0
     kills: int = 0
     old: int = 0
     new: int = 0
@@ -120,30 +131,27 @@ class Tally:
     half: int = 0
 
 
-def cut(target: Target, folder: Path, kills: int, start: int = 0) -> Tally:
-    """Kill the writer at each of its steps, then once more at any step of the next save, then `kills` times at random
-    moments; the folder stays as it was left from one of these to the next."""
+def cut(target: Target, folder: Path, kills: int, start: int = 0, twice: bool = True) -> Tally:
+    """Kill the writer before each change it makes to the file system; from each state that this leaves, if `twice`,
+    kill the next save before each of its own; then `kills` times at random moments, with what the last one left."""
     tally = Tally(target.name)
     wanted = {}
     for name, write in (("old", target.old), ("new", target.new)):
         write(folder)
         wanted[name] = _state(target, folder)
     assert wanted["old"] != wanted["new"]
-    while True:
-        target.old(folder)
-        status = _forked(lambda: _until(tally.steps, lambda: target.new(folder)))
-        if not os.WIFSIGNALED(status):
-            break
+    left: dict[tuple[Any, ...], int] = {}
+    while _killed(target.old, target.new, folder, tally.steps):
+        _count(tally, wanted, _state(target, folder))
+        left.setdefault(_files(folder), tally.steps)
         tally.steps += 1
-        _count(tally, wanted, _state(target, folder))
-    chance = random.Random(start)
-    for step in range(tally.steps):
-        target.old(folder)
-        _forked(lambda step=step: _until(step, lambda: target.new(folder)))  # type: ignore[misc]
-        again = chance.randrange(tally.steps)
-        _forked(lambda again=again: _until(again, lambda: target.old(folder)))  # type: ignore[misc]
-        _count(tally, wanted, _state(target, folder))
-    began = time.perf_counter()
+    for step in left.values() if twice else ():
+        again = 0
+        while _killed(target.old, target.new, folder, step) and _killed(None, target.old, folder, again):
+            _count(tally, wanted, _state(target, folder))
+            again += 1
+        tally.twice += again
+    chance, began = random.Random(start), time.perf_counter()
     target.new(folder)
     target.old(folder)
     cycle = time.perf_counter() - began
@@ -151,6 +159,29 @@ def cut(target: Target, folder: Path, kills: int, start: int = 0) -> Tally:
         _forked(lambda: _for_ever(target, folder), after=chance.random() * 2 * cycle)
         _count(tally, wanted, _state(target, folder))
     return tally
+
+
+def _killed(
+    first: Callable[[Path], None] | None, then: Callable[[Path], None], folder: Path, step: int
+) -> bool:
+    """Write one thing, then another that is killed at a step; False where it has no such step."""
+    if first is not None:
+        first(folder)
+    return os.WIFSIGNALED(_forked(lambda: _until(step, lambda: then(folder))))
+
+
+def _files(folder: Path) -> tuple[Any, ...]:
+    """Everything that lies in a folder, except what is being written."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+    return tuple(sorted((str(path), _contents(path)) for path in files))
+
+
+def _contents(path: Path) -> str:
+    """What a file says; safetensors writes its header in any order."""
+    if path.suffix != ".safetensors":
+        return path.read_text(encoding="utf-8")
+    file = open_tensors(path)
+    return str(sorted(file.metadata.items())) + digest_of(file.read(file.shapes))
 
 
 def _count(tally: Tally, wanted: dict[str, Any], found: Any) -> None:
@@ -180,7 +211,7 @@ def _until(step: int, write: Callable[[], None]) -> None:
 
     def hook(event: str, arguments: Any) -> None:
         nonlocal count
-        if event.startswith(STEPS) and event != "os.kill":
+        if event in CHANGES or (event == "open" and writes(arguments)):
             if count == step:
                 os.kill(os.getpid(), signal.SIGKILL)
             count += 1

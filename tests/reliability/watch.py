@@ -29,12 +29,12 @@ _installed = False
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _recording:
         return
-    writes = event == "open" and _writes(arguments)
-    if writes or (event.startswith(ACTS) and event not in HARMLESS):
+    if (event == "open" and writes(arguments)) or (event.startswith(ACTS) and event not in HARMLESS):
         _recording[-1].append(f"{event} {str(arguments[:1])[:80]}")
 
 
-def _writes(arguments: tuple[Any, ...]) -> bool:
+def writes(arguments: tuple[Any, ...]) -> bool:
+    """Whether the arguments of an `open` event ask for more than reading."""
     flags = arguments[2] if len(arguments) > 2 and isinstance(arguments[2], int) else 0
     return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 

@@ -199,3 +199,12 @@ def test_a_page_of_several_objectives_names_them_all() -> None:
         assert f'<th scope="col" class="n">{heading}</th>' in html
     assert "0.8000" in html
     assert "-0.8000" not in html, "a metric has its own sign"
+
+
+def test_a_joint_loss_is_called_relative_and_explained() -> None:
+    about = {"objective": "loss", "tasks": [{"name": "a"}, {"name": "b"}]}
+    assert scale_of(about, []).label == "relative held-out loss (lower is better)"
+    assert (
+        scale_of({"objective": "loss", "tasks": [{"name": "a"}]}, []).label
+        == "held-out loss (lower is better)"
+    )

@@ -212,7 +212,7 @@ def local(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
         "alpaca": data / "instruct" / "alpaca_en_demo.json",
     }
     tales = data / "fairytaleqa"
-    rows = fairytale_questions(tales / "train.qa.jsonl", tales / "train.stories.jsonl")
+    rows = fairytale_questions(tales / "train.qa.jsonl", [tales / "train.stories.jsonl"])
     write(out / "fairytaleqa.jsonl", _first(rows, 40))
     return {
         **{name: [str(path)] for name, path in sources.items()},

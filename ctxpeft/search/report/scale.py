@@ -26,10 +26,6 @@ class Scale:
         """The number itself."""
         return -value if self.greater else value
 
-    def cost(self, shown: float) -> float:
-        """Back to the study's sign."""
-        return -shown if self.greater else shown
-
     def better(self, first: float, second: float) -> float:
         """The better of two numbers."""
         return max(first, second) if self.greater else min(first, second)
@@ -43,9 +39,8 @@ class Scale:
     @property
     def label(self) -> str:
         """What an axis says."""
-        name = TITLE[self.objective]
-        relative = " relative to the frozen model's, over tasks" if self.joint else ""
-        return f"{name}{relative} ({'higher' if self.greater else 'lower'} is better)"
+        name = f"{'relative ' if self.joint else ''}{TITLE[self.objective]}"
+        return f"{name} ({'higher' if self.greater else 'lower'} is better)"
 
 
 def objectives_of(about: dict[str, Any]) -> list[Name]:
