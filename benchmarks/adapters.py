@@ -26,7 +26,7 @@ VARIANTS = ("prefix-tuning-plus", "prefix-tuning")
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
     """A table a variant: times of one decoded token of all rows; the floor is one adapter, not routed."""
-    model = host(settings.model, settings.device, torch.float32)
+    model = host(settings.model, settings.device, torch.float32, settings.attention)
     for name in VARIANTS:
         cases = {f"{FLOOR}": (1, None)}
         cases |= {f"{distinct} distinct of 64": (64, distinct) for distinct in DISTINCT}

@@ -24,15 +24,18 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         caches = {s.name: s.prefill(ids) for s in measured}
         functions = {s.name: partial(s.decode, caches[s.name], first, COUNT) for s in measured}
         times = interleaved(functions, 3 * settings.rounds, settings.device)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for subject in measured:
             row = {"name": subject.name, "group": subject.group, **times[subject.name].plain(COUNT)}
             row["cached_tokens"] = int(caches[subject.name].get_seq_length())
             if subject.group == "ours" and row["cached_tokens"] != case.tokens:
                 raise SystemExit(f"{subject.name} put tokens into the cache: {row['cached_tokens']}")
-            cost = predicted(model, subject, min(case.tokens, 512))
+            cost = predicted(model, subject, case.tokens)
             if cost is not None:
-                row["predicted_share"] = cost.share("decode")
+                rows[0]["predicted_flops"] = case.batch * cost.base.decode
+                row["predicted_flops"] = (
+                    case.batch * (cost.base.decode + cost.per_token.decode) + cost.per_pass.decode
+                )
             rows.append(row)
         yield {"kind": "decode", **case.plain(title(case.model)), "rows": rows}
 

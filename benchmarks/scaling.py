@@ -49,7 +49,9 @@ def _steps(model: Any, variants: Sequence[tuple[str, Any]], settings: Settings) 
 
 
 def _model(settings: Settings, **changes: int) -> Any:
-    return host(SHAPE, settings.device, torch.float32, **{"num_hidden_layers": LAYERS, **changes})
+    return host(
+        SHAPE, settings.device, torch.float32, settings.attention, **{"num_hidden_layers": LAYERS, **changes}
+    )
 
 
 def _changed(name: str, **memory: Any) -> Any:

@@ -22,21 +22,23 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         ids = tokens(model, case.batch, case.tokens)
         functions = {s.name: partial(s.step, ids) for s in measured}
         times = interleaved(functions, settings.rounds, settings.device)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for subject in measured:
             row = {"name": subject.name, "group": subject.group, **times[subject.name].plain()}
             cost = predicted(model, subject, case.tokens)
             if cost is not None:
-                row["predicted_share"] = (
-                    cost.per_token.training * case.batch * case.tokens + cost.per_pass.training
-                ) / (cost.base.training * case.batch * case.tokens)
+                count = case.batch * case.tokens
+                rows[0]["predicted_flops"] = cost.base.training * count
+                row["predicted_flops"] = (
+                    cost.base.training + cost.per_token.training
+                ) * count + cost.per_pass.training
             rows.append(row)
         yield {"kind": "step", **case.plain(title(case.model)), "rows": rows}
 
 
 def opened(case: Case, settings: Settings) -> tuple[Any, list[Subject]]:
     """The model of a case and its subjects, compiled where the case says so."""
-    model = host(case.model, settings.device, getattr(torch, case.dtype))
+    model = host(case.model, settings.device, getattr(torch, case.dtype), settings.attention)
     measured = subjects(model, case.only)
     if case.compiled:
         torch._dynamo.reset()

@@ -101,7 +101,7 @@ class Root:
         """Layers that are computed again in a backward pass are told their plan, the others ask for it."""
         if not torch.compiler.is_compiling():
             for seam in self.controller.seams.values():
-                seam.carry(module.training)
+                seam.carry()
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self.controller.plans.pop()

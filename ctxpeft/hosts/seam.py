@@ -102,11 +102,10 @@ class Seam:
         attention.__dict__[SEAM] = self
         self.controller.seams[self.layer.index] = self
 
-    def carry(self, training: bool) -> None:
+    def carry(self) -> None:
         """Whether the layer hands its plan to the attention: where a backward pass computes it again."""
-        carries = (
-            training and self.can_carry and bool(getattr(self.layer.first, "gradient_checkpointing", False))
-        )
+        first = self.layer.first
+        carries = first.training and self.can_carry and bool(getattr(first, "gradient_checkpointing", False))
         if carries != self.carries:
             self.carries = carries
             self._watch()
