@@ -33,20 +33,28 @@ class Acts(NamedTuple):
     @classmethod
     def of(cls, modules: Acting) -> Acts:
         """The modules of every adapter, told apart."""
-        acting, past = (
-            {
-                name: mine
-                for name, of in modules.items()
-                if (mine := [m for m in of if m.spec.projected == projected])
-            }
-            for projected in (True, False)
-        )
-        every = [module for of in acting.values() for module in of]
-        active: list[Active] | None = [(module, None) for module in every]
-        if any(module.spec.scope.tokens != "all" for module in every):
-            active = None
-        reads = any(module.reads_log_mass for of in modules.values() for module in of)
-        return cls(acting, past, active, active is not None and not past and joinable(active), reads)
+        acting, past = _chosen(modules, True), _chosen(modules, False)
+        active: list[Active] = []
+        everywhere, reads = True, False
+        for of in modules.values():
+            for module in of:
+                reads = reads or module.reads_log_mass
+        for of in acting.values():
+            for module in of:
+                active.append((module, None))
+                everywhere = everywhere and module.spec.scope.tokens == "all"
+        joins = everywhere and not past and joinable(active)
+        return cls(acting, past, active if everywhere else None, joins, reads)
+
+
+def _chosen(modules: Acting, projected: bool) -> Acting:
+    """Those that go through the output projection, or those that pass it by."""
+    found: Acting = {}
+    for name, of in modules.items():
+        mine = [m for m in of if m.spec.projected == projected]
+        if mine:
+            found[name] = mine
+    return found
 
 
 class Site(nn.Module):
@@ -76,12 +84,16 @@ class Site(nn.Module):
         return list(self.adapters[name].children()) if name in self.adapters else []  # type: ignore[arg-type]
 
     def acts(self, names: tuple[str, ...], site: str) -> Acts:
-        """The modules that act at a site of the spec for these adapters."""
+        """The modules that act at a site of the spec for these adapters. What a compiler sees is not kept."""
+        if torch.compiler.is_compiling():
+            return self._acts(names, site)
         found = self.known.get((names, site))
         if found is None:
-            of = {name: [m for m in self.modules_of(name) if m.spec.site == site] for name in names}
-            found = self.known[names, site] = Acts.of(of)
+            found = self.known[names, site] = self._acts(names, site)
         return found
+
+    def _acts(self, names: tuple[str, ...], site: str) -> Acts:
+        return Acts.of({name: [m for m in self.modules_of(name) if m.spec.site == site] for name in names})
 
 
 @dataclass(frozen=True)
