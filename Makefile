@@ -2,6 +2,7 @@
 # make test     install, then lint, type check and test
 # make lint     ruff and mypy alone
 # make integrations  install lm-eval and torchao too, then run the tests that need them
+# make bench    speed and memory against the frozen model and HF PEFT; writes docs/performance.md
 # make docs     the documentation, strict
 # make clean    remove everything that make made
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: search test integrations lint docs clean
+.PHONY: search test integrations lint bench docs clean
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.installed
@@ -28,6 +29,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
