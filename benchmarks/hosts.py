@@ -46,8 +46,9 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-def host(name: str, device: torch.device, dtype: torch.dtype, **changes: int) -> Any:
-    """A model by the name of a shape or the path of a folder, frozen, in eval mode. `changes` are of its shape."""
+def host(name: str, device: torch.device, dtype: torch.dtype, attention: str = "sdpa", **changes: int) -> Any:
+    """A model by the name of a shape or the path of a folder, frozen, in eval mode. attention: transformers' name of
+    its backend. `changes` are of its shape."""
     if name in SHAPES:
         config: Any = LlamaConfig(**{**SHAPES[name], "max_position_embeddings": LONGEST, **changes})  # type: ignore[arg-type]
     else:
@@ -57,9 +58,10 @@ def host(name: str, device: torch.device, dtype: torch.dtype, **changes: int) ->
     torch.manual_seed(0)
     if name in SHAPES or changes:
         with device:
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     else:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attention)
+        model = model.to(device)
     return model.eval().requires_grad_(False)
 
 

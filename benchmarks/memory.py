@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_bytes(function: Callable[[], None], device: torch.device) -> int:
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
     """The highest sum of live allocations that a call reaches, counted from its start."""
     if device.type == "cuda":
         function()

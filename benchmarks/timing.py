@@ -61,7 +61,7 @@ class Times:
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], None]], rounds: int, device: torch.device, seed: int = 0
+    functions: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, seed: int = 0
 ) -> dict[str, Times]:
     """Run every function once to warm up, then in every round once, in random order. `floor` is what ratios are to."""
     draw = random.Random(seed)
@@ -85,7 +85,7 @@ def interleaved(
     return {name: Times(*times, floor) for name, times in found.items()}
 
 
-def _timed(function: Callable[[], None], device: torch.device) -> tuple[float, float]:
+def _timed(function: Callable[[], object], device: torch.device) -> tuple[float, float]:
     _wait(device)
     wall, cpu = time.perf_counter(), time.process_time()
     function()
@@ -96,3 +96,10 @@ def _timed(function: Callable[[], None], device: torch.device) -> tuple[float, f
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def clocked(function: Callable[[], object]) -> float:
+    """Seconds of wall time that one call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin

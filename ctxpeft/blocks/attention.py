@@ -9,13 +9,15 @@ merge dL is at most rho |do| |o - r|, so the correction is never larger than |o 
 cannot be expressed this way: it is given a do so small that it changes nothing else (`STEP`). No value is looked at, so
 a device need not wait and a compiler finds one graph.
 
-`joint` is one softmax over two lists of keys. Each list goes through its kernel alone, and in the backward pass too,
-but with the *merged* o and L: P is then the share that the list has in the whole, and its gradients are the whole's.
+`joint` is one softmax over the content and what competes with it. Every list of keys goes through its kernel alone, and
+in the backward pass too, but with the *merged* o and L: P is then the share that a key has in the whole, and the
+gradients are those of the whole. The content's own o and L are not kept.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -37,47 +39,33 @@ class Call(NamedTuple):
     mask: Tensor | None
     causal: bool
     scaling: float
-    packed: bool
-    repeat: int
+    repeat: int = 1
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float) -> Call:
-        """G divides H. The heads of a group are the rows of one product where there is one query; else k and v are
-        repeated for them where the kernel asks for it."""
+        """G divides H; k and v are repeated for the heads of a group where the kernel asks for it."""
         kernel = kernel_for(q.device, q.dtype, q.shape[-1], k.shape[2], mask is not None)
         assert kernel is not None, "asked without `serves`"
-        batch, heads, tokens, width = q.shape
-        repeat = heads // k.shape[1]
-        packed = tokens == 1 < repeat and (mask is None or mask.shape[1] == 1)
-        if packed:
-            q = q.reshape(batch, k.shape[1], repeat, width)
-            mask = None if mask is None else mask.expand(-1, -1, repeat, -1)
-            causal, repeat = False, 1
-        elif kernel.grouped:
-            repeat = 1
+        repeat = 1 if kernel.grouped else q.shape[1] // k.shape[1]
         if repeat > 1:
             k, v = (t.repeat_interleave(repeat, 1) for t in (k, v))
-        return cls(kernel, q, k, v, mask, causal, scaling, packed, repeat)
+        return cls(kernel, q, k, v, mask, causal, scaling, repeat)
 
-    def forward(self, shape: torch.Size) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
-        """o and L (B, H, T) for a q of that shape, and what the backward pass wants besides."""
-        o, mass, rest = self.kernel.forward(self.q, self.k, self.v, self.mask, self.causal, self.scaling)
-        return (o.reshape(shape), mass.reshape(shape[:3]), rest) if self.packed else (o, mass, rest)
+    def forward(self) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        """o, L (B, H, T), and what the backward pass wants besides."""
+        return self.kernel.forward(*self[1:7])
 
     def backward(
         self, do: Tensor, o: Tensor, mass: Tensor, rest: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of q, k and v as they were given; L takes the place of the one that the kernel returned."""
-        shape = do.shape
-        if self.packed:
-            do, o, mass = do.reshape(self.q.shape), o.reshape(self.q.shape), mass.reshape(self.q.shape[:3])
+        """The gradients of q, k and v as they were given; o and L may be those of a larger whole."""
         if do.stride(-1) != 1 or self.kernel.contiguous:
             do = do.contiguous()
         tensors = (self.q, self.k, self.v, self.mask)
-        dq, dk, dv = self.kernel.backward(do, tensors, o, (mass, *rest), self.causal, self.scaling)
+        dq, dk, dv = self.kernel.backward(do, tensors, o, mass, rest, self.causal, self.scaling)
         if self.repeat > 1:
             dk, dv = (t.reshape(len(t), -1, self.repeat, *t.shape[2:]).sum(2) for t in (dk, dv))
-        return dq.reshape(shape) if self.packed else dq, dk, dv
+        return dq, dk, dv
 
 
 def serves(q: Tensor, k: Tensor, v: Tensor, masked: bool = False, dtype: torch.dtype | None = None) -> bool:
@@ -95,9 +83,29 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """o (B, H, T, d) and L (B, H, T) of q (B, H, T, d) on k and v (B, G, S, d), where `serves` says so. mask: additive,
     broadcast to (B, H, T, S). Rows that see nothing get whatever L the kernel says, and no gradient."""
+    shape, groups = q.shape, k.shape[1]
+    if _one_product(q, groups, mask):
+        q, mask, causal = _as_rows(q, groups), _for_rows(mask, shape[1] // groups), False
     with without_autocast(q.device):
-        found: tuple[Tensor, Tensor] = AttentionWithMass.apply(q, k, v, mask, causal, scaling)  # type: ignore[no-untyped-call]
-        return found
+        if torch.is_grad_enabled():
+            o, mass = AttentionWithMass.apply(q, k, v, mask, causal, scaling)  # type: ignore[no-untyped-call]
+        else:
+            o, mass, _ = Call.of(q, k, v, mask, causal, scaling).forward()
+    return (o, mass) if o.shape == shape else (o.reshape(shape), mass.reshape(shape[:3]))
+
+
+def _one_product(q: Tensor, groups: int, mask: Tensor | None) -> bool:
+    """Whether the heads that share keys can be the rows of one product: there is one query, and they see the same."""
+    return q.shape[2] == 1 and groups < q.shape[1] and (mask is None or mask.shape[1] == 1)
+
+
+def _as_rows(t: Tensor, groups: int) -> Tensor:
+    """(B, H, 1, ...) -> (B, G, H/G, ...)."""
+    return t.reshape(t.shape[0], groups, t.shape[1] // groups, *t.shape[3:])
+
+
+def _for_rows(mask: Tensor | None, rows: int) -> Tensor | None:
+    return None if mask is None else mask.expand(-1, -1, rows, -1)
 
 
 class AttentionWithMass(torch.autograd.Function):
@@ -107,7 +115,7 @@ class AttentionWithMass(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scaling: float
     ) -> tuple[Tensor, Tensor]:
-        o, mass, rest = Call.of(q, k, v, mask, causal, scaling).forward(q.shape)
+        o, mass, rest = Call.of(q, k, v, mask, causal, scaling).forward()
         _keep(ctx, (q, k, v, mask, o, mass), rest)
         ctx.causal, ctx.scaling = causal, scaling
         return o, mass
@@ -133,54 +141,107 @@ def _shifted(do: Tensor, dmass: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
     return do, o - shift.to(o.dtype)
 
 
-def joint(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    slots: tuple[Tensor, Tensor],
-    mask: Tensor | None,
-    blind: Tensor | None,
-    causal: bool,
-    scaling: float,
-) -> Tensor:
-    """o (B, H, T, d) of one softmax over the content and the slots, where `serves` says so for both.
+class Question(NamedTuple):
+    """What is asked of the content: q (B, H, T, d), k and v (B, Hkv, S, d), an additive mask or None; blind: booleans
+    that broadcast to (B, H, T), queries that see nothing of it."""
 
-    q (B, H, T, d); content k and v (B, Hkv, S, d) under the additive mask; slots K and V (G, P, d), in fp32 or wider,
-    seen by all. blind: booleans that broadcast to (B, H, T), queries that see no content.
-    """
-    with without_autocast(q.device):
-        tensors = (q, k, v, *slots)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            found: Tensor = Joint.apply(*tensors, mask, blind, causal, scaling)  # type: ignore[no-untyped-call]
-            return found
-        return _joined(*tensors, mask, blind, causal, scaling)[0]
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    blind: Tensor | None
+    causal: bool
+    scaling: float
+
+
+Part = tuple[Tensor, Tensor | None, Tensor]
+"""Numerator n (B, H, T, d), mass m (B, H, T), None for 1, and shift c (B, H, T) of what competes."""
+
+
+def joint(asked: Question, slots: tuple[Tensor, Tensor] | None, parts: Sequence[Part]) -> Tensor:
+    """o (B, H, T, d) of one softmax over the content, slots K and V (G, P, d) that all queries see, and other parts,
+    where `serves` says so for both lists of keys. Slots and parts are in fp32 or wider, whatever q is; autocast is
+    off."""
+    q, groups, mask = asked.q, asked.k.shape[1], asked.mask
+    if _one_product(q, groups, mask) and (slots is None or groups % slots[0].shape[0] == 0):
+        rows = q.shape[1] // groups
+        blind = None if asked.blind is None else asked.blind.expand(-1, -1, rows)
+        asked = asked._replace(q=_as_rows(q, groups), mask=_for_rows(mask, rows), blind=blind, causal=False)
+        few = [(_as_rows(n, groups), _mass_rows(m, groups), _mass_rows(c, groups)) for n, m, c in parts]
+        return _joint(asked, slots, few).reshape(q.shape)  # type: ignore[arg-type]
+    return _joint(asked, slots, parts)
+
+
+def _mass_rows(t: Tensor | None, groups: int) -> Tensor | None:
+    """(B, H, 1) -> (B, G, H/G)."""
+    return None if t is None else t.reshape(t.shape[0], groups, -1)
+
+
+def _joint(asked: Question, slots: tuple[Tensor, Tensor] | None, parts: Sequence[Part]) -> Tensor:
+    slot_k, slot_v = slots or (None, None)
+    flat = [t for part in parts for t in part]
+    if torch.is_grad_enabled():
+        found: Tensor = Joint.apply(*asked, slot_k, slot_v, *flat)  # type: ignore[no-untyped-call]
+        return found
+    return _joined(asked, slot_k, slot_v, flat, False)[0]
 
 
 def _joined(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    slot_k: Tensor,
-    slot_v: Tensor,
-    mask: Tensor | None,
-    blind: Tensor | None,
-    causal: bool,
-    scaling: float,
-) -> tuple[Tensor, Tensor, Tensor, tuple[Any, ...], tuple[Any, ...]]:
-    """o, the log-masses of the content and of the slots, and what the two backward passes want."""
-    o, content, rest = Call.of(q, k, v, mask, causal, scaling).forward(q.shape)
-    r, mass, slot_rest = _asked(q, slot_k, slot_v, scaling).forward(q.shape)
+    asked: Question,
+    slot_k: Tensor | None,
+    slot_v: Tensor | None,
+    flat: Sequence[Tensor | None],
+    kept: bool = True,
+) -> tuple[Tensor, Tensor, tuple[Any, ...], tuple[Any, ...]]:
+    """o, the logarithm of the whole mass if it is to be kept, and what the backward passes of the two kernels want."""
+    q, k, v, mask, blind, causal, scaling = asked
+    o, content, rest = Call.of(q, k, v, mask, causal, scaling).forward()
+    parts = _parts(flat)
+    slot_rest: tuple[Any, ...] = ()
+    if slot_k is not None and slot_v is not None:
+        r, mass, slot_rest = _of_slots(q, slot_k, slot_v, scaling).forward()
+        parts.append((r, None, mass))
     if blind is not None:
         content = content.masked_fill(blind, -torch.inf)
-    rho = torch.sigmoid(mass - content)[..., None]
-    merged = torch.lerp(o.to(r.dtype), r, rho.to(r.dtype)).to(o.dtype)
-    return merged, content, mass, rest, slot_rest
+    if len(parts) == 1 and parts[0][1] is None:
+        r, _, mass = parts[0]
+        rho = torch.sigmoid(mass - content)[..., None]
+        if o.dtype == r.dtype == rho.dtype:
+            merged = torch.lerp(o, r, rho)
+        else:
+            merged = torch.lerp(o.to(r.dtype), r, rho.to(r.dtype)).to(o.dtype)
+        return merged, torch.logaddexp(content, mass) if kept else mass, rest, slot_rest
+    shift = content
+    for _, _, c in parts:
+        shift = torch.maximum(shift, c)
+    if blind is not None:
+        shift = shift.masked_fill(torch.isneginf(shift), 0.0)
+    share = torch.exp(content - shift)
+    shares = [torch.exp(c - shift) for _, _, c in parts]
+    total = share
+    for (_, m, _), mine in zip(parts, shares, strict=True):
+        total = total + mine if m is None else torch.addcmul(total, mine, m)
+    if blind is not None:  # a query that sees nothing at all keeps the output it has
+        nothing = total < torch.finfo(total.dtype).tiny
+        total, share = total.masked_fill(nothing, 1.0), share.masked_fill(nothing, 1.0)
+    merged = (share / total)[..., None] * o
+    for (n, _, _), mine in zip(parts, shares, strict=True):
+        merged = torch.addcmul(merged, (mine / total)[..., None], n)
+    return merged.to(o.dtype), shift + torch.log(total) if kept else total, rest, slot_rest
 
 
-def _asked(q: Tensor, slot_k: Tensor, slot_v: Tensor, scaling: float) -> Call:
-    batch = len(q)
+def _parts(flat: Sequence[Tensor | None]) -> list[Part]:
+    """n, m and c of every part, which an autograd function takes one by one."""
+    return [cast(Part, tuple(flat[i : i + 3])) for i in range(0, len(flat), 3)]
+
+
+def _of_slots(q: Tensor, slot_k: Tensor, slot_v: Tensor, scaling: float) -> Call:
+    q = q if q.dtype == slot_k.dtype else q.to(slot_k.dtype)
+    batch = q.shape[0]
+    if batch == 1:
+        return Call.of(q, slot_k[None], slot_v[None], None, False, scaling)
     k, v = slot_k.expand(batch, -1, -1, -1), slot_v.expand(batch, -1, -1, -1)
-    return Call.of(q.to(slot_k.dtype), k, v, None, False, scaling)
+    return Call.of(q, k, v, None, False, scaling)
 
 
 class Joint(torch.autograd.Function):
@@ -192,30 +253,48 @@ class Joint(torch.autograd.Function):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        slot_k: Tensor,
-        slot_v: Tensor,
         mask: Tensor | None,
         blind: Tensor | None,
         causal: bool,
         scaling: float,
+        slot_k: Tensor | None,
+        slot_v: Tensor | None,
+        *flat: Tensor | None,
     ) -> Tensor:
-        o, content, mass, rest, slot_rest = _joined(q, k, v, slot_k, slot_v, mask, blind, causal, scaling)
-        _keep(ctx, (q, k, v, slot_k, slot_v, mask, o, torch.logaddexp(content, mass)), (*rest, *slot_rest))
-        ctx.causal, ctx.scaling, ctx.border = causal, scaling, len(rest)
+        asked = Question(q, k, v, mask, blind, causal, scaling)
+        o, whole, rest, slot_rest = _joined(asked, slot_k, slot_v, flat)
+        _keep(ctx, (q, k, v, mask, o, whole, slot_k, slot_v, *flat), (*rest, *slot_rest))
+        ctx.causal, ctx.scaling, ctx.border, ctx.count = causal, scaling, len(rest), len(flat)
         return o
 
     @staticmethod
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        (q, k, v, slot_k, slot_v, mask, o, mass), rest = _kept(ctx, 8)
-        asked = _asked(q, slot_k, slot_v, ctx.scaling)
-        dtype = slot_k.dtype
-        dq, dslot_k, dslot_v = asked.backward(do.to(dtype), o.to(dtype), mass, rest[ctx.border :])
-        dk = dv = None
+        (q, k, v, mask, o, whole, slot_k, slot_v, *flat), rest = _kept(ctx, 8 + ctx.count)
+        dq = dk = dv = dslot_k = dslot_v = None
         if any(ctx.needs_input_grad[:3]):
             call = Call.of(q, k, v, mask, ctx.causal, ctx.scaling)
-            dq_content, dk, dv = call.backward(do, o, mass, rest[: ctx.border])
-            dq = dq_content + dq.to(q.dtype)
-        return dq, dk, dv, dslot_k.sum(0), dslot_v.sum(0), None, None, None, None
+            dq, dk, dv = call.backward(do, o, whole, rest[: ctx.border])
+        if slot_k is not None:
+            wide = slot_k.dtype
+            call = _of_slots(q, slot_k, slot_v, ctx.scaling)
+            dq_slots, dslot_k, dslot_v = call.backward(do.to(wide), o.to(wide), whole, rest[ctx.border :])
+            dq = dq_slots.to(q.dtype) if dq is None else dq + dq_slots.to(q.dtype)
+            dslot_k, dslot_v = dslot_k.sum(0), dslot_v.sum(0)
+        return dq, dk, dv, None, None, None, None, dslot_k, dslot_v, *_of_parts(flat, do, o, whole)
+
+
+def _of_parts(flat: Sequence[Tensor | None], do: Tensor, o: Tensor, whole: Tensor) -> list[Tensor | None]:
+    """The gradients of n, m and c of every part."""
+    found: list[Tensor | None] = []
+    inner: Tensor | None = None
+    for n, m, c in _parts(flat):
+        wide = do.to(n.dtype)
+        inner = (wide * o).sum(-1) if inner is None else inner
+        share = torch.exp(c - whole)
+        dmass = share * inner
+        dc = share * (wide * n).sum(-1) - (dmass if m is None else dmass * m)
+        found += [share[..., None] * wide, None if m is None else -dmass, dc]
+    return found
 
 
 def _keep(ctx: Any, tensors: tuple[Tensor | None, ...], rest: tuple[Any, ...]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctxpeft.blocks.attention import Part, Question, joint, serves
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.precision import without_autocast
@@ -43,6 +44,55 @@ class Contribution:
 
 
 Watch = Callable[[Capture, Contribution], None]
+
+
+def joinable(active: Sequence[Active]) -> bool:
+    """Whether `compose_jointly` can serve these modules: some compete, with their whole mass and for all tokens, and
+    none looks at the content before the merge."""
+    some = False
+    for module, mask in active:
+        if "output" in module.looks_at or "log_mass" in module.looks_at:
+            return False
+        if module.spec.placement == "inside":
+            some = True
+            if mask is not None or module.weighs:
+                return False
+    return some
+
+
+def compose_jointly(capture: Capture, active: Sequence[Active], asked: Question) -> Tensor:
+    """What `compose` merges, the content's attention computed together with what competes with it, and never apart.
+
+    `capture.output` is not looked at but for its shape and type.
+    """
+    output, heads = capture.output, capture.output.shape[1]
+    slots: list[tuple[Tensor, Tensor]] = []
+    parts: list[Part] = []
+    with without_autocast(output.device):
+        outside = [entry for entry in active if entry[0].spec.placement == "outside"]
+        for module, _ in active:
+            if module.spec.placement == "inside":
+                if module.joins:
+                    key, value = module.pairs(capture)
+                    if serves(asked.q, key[None], value[None], dtype=key.dtype) and (
+                        not slots or slots[0][0].shape[0] == key.shape[0]
+                    ):
+                        slots.append((key, value))
+                        continue
+                read, _ = module.read(capture)
+                n, m, c = _among_all(read, module, heads)
+                shape = output.shape
+                parts.append(
+                    (n.expand(shape), None if m is None else m.expand(shape[:3]), c.expand(shape[:3]))
+                )
+        reads = [(module, mask, *module.read(capture)) for module, mask in outside]
+        joined = (torch.cat(keys, 1) if len(keys) > 1 else keys[0] for keys in zip(*slots, strict=True))
+        o = joint(asked, tuple(joined) if slots else None, parts)  # type: ignore[arg-type]
+        if reads:
+            o = o.to(reads[0][0].dtype)
+            for module, mask, read, gate in reads:
+                o = _merge_outside(o, module, mask, read, gate, None)
+        return o.to(output.dtype)
 
 
 def compose(
@@ -94,14 +144,7 @@ def _compete(
     parts = []
     shift = log_mass.detach()
     for module, mask, read, gate in inside:
-        assert read.c is not None
-        n, m, c = (
-            None if t is None else _all_heads(t, module.heads, o.shape[1]) for t in (read.n, read.m, read.c)
-        )
-        assert n is not None
-        assert c is not None
-        if read.m is None and module.heads is not None:
-            m = _all_heads(torch.ones_like(read.c), module.heads, o.shape[1])
+        n, m, c = _among_all(read, module, o.shape[1])
         if mask is not None:
             c = torch.where(mask[:, None], c, -torch.inf)
         if gate is not None:
@@ -129,6 +172,14 @@ def _compete(
     for share, n in added:
         merged = torch.addcmul(merged, share[..., None], n)
     return merged, weight
+
+
+def _among_all(read: Read, module: ContextModule, count: int) -> Part:
+    """What competes at all heads: nothing, of mass 0, at those out of scope."""
+    assert read.c is not None
+    m = torch.ones_like(read.c) if read.m is None and module.heads is not None else read.m
+    n, c = (_all_heads(t, module.heads, count) for t in (read.n, read.c))
+    return n, None if m is None else _all_heads(m, module.heads, count), c
 
 
 def _merge_outside(

@@ -16,7 +16,12 @@ from ctxpeft.spec.module import ModuleSpec
 
 
 class ContextModule(FullPrecision):
-    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host)."""
+    """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host).
+
+    looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
+    softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
+    gates, by all heads in their order.
+    """
 
     heads: Tensor | None
 
@@ -25,6 +30,9 @@ class ContextModule(FullPrecision):
         self.spec = spec
         self.dtype = compute_dtype(shape.dtype)
         self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
+        self.looks_at = {str(spec.query.source), *spec.memory.looks_at(), *spec.gate.looks_at()}
+        self.gated = spec.gate.kind != "none"
+        self.weighs = spec.placement == "inside" and self.gated and spec.gate.on == "weight"
         self.kv_head_of_head = shape.kv_head_of_heads()
         self.scaling, self.softcap = shape.scaling, shape.softcap
         every = shape.heads == tuple(range(shape.query_heads))
@@ -50,6 +58,14 @@ class ContextModule(FullPrecision):
             shared = spec.phi_per if spec.feature_map.has_parameters() else "layer"
             self.phi_grouping = Grouping(shape, shared)
             self.feature_map = spec.feature_map.build(shape.source_width, shape.groups(shared))
+        self.joins = (
+            spec.merge == "compete"
+            and spec.gate.kind == "none"
+            and getattr(self.memory, "plain", False)
+            and self.query.plain
+            and spec.query.source == "rotated"
+            and self.grouping.order is None
+        )
         if spec.merge == "compete_length":
             self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
 
@@ -69,13 +85,16 @@ class ContextModule(FullPrecision):
         Read shapes: n (B, H, T, dv), m and c (B, H, T), H the heads in scope. Gates on the mass are already in n, m.
         """
         query = self.query(capture)
-        gate: Tensor | None = self.gate(capture, query)
+        gate: Tensor | None = self.gate(capture, query) if self.gated else None
         if self.spec.memory.kind == "none":
             return Read(query), gate
         tokens = query.shape[2]
         n, m, c = self.ask(query, capture)
-        n = self.grouping.unfold(n, tokens)
-        m, c = (None if t is None else self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
+        if not self.grouping.trivial:
+            n = self.grouping.unfold(n, tokens)
+            m, c = (None if t is None else self.grouping.unfold(t[..., None], tokens)[..., 0] for t in (m, c))
+        if c is None:
+            return Read(n), gate
         if self.spec.normalizer in ("sum", "softmax"):
             return Read(n if m is None else _divided(n, m)), gate
         if self.spec.merge == "compete_length":
@@ -86,6 +105,12 @@ class ContextModule(FullPrecision):
         if gate is not None and self.spec.gate.on == "mass":
             n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None
         return Read(n, m, c), gate
+
+    def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
+        """K (G, P, d) and V (G, P, dv) of slots that `joins`."""
+        memory: Any = self.memory
+        found: tuple[Tensor, Tensor] = memory.pairs(capture)
+        return found
 
     def ask(self, query: Tensor, capture: Capture) -> Read:
         """The memory's answer to q', folded."""

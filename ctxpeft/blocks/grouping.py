@@ -33,6 +33,7 @@ class Grouping(nn.Module):
         order = sorted(range(self.heads), key=lambda h: groups[h])
         moved = order != list(range(self.heads))
         inverse = sorted(range(self.heads), key=lambda i: order[i])
+        self.trivial = self.groups == self.heads and not moved
         self.register_buffer(
             "order", torch.tensor(order, device=shape.device) if moved else None, persistent=False
         )
@@ -42,6 +43,8 @@ class Grouping(nn.Module):
 
     def fold(self, x: Tensor) -> Tensor:
         """(B, H or 1, T, w) -> (B, G, (H/G) T, w). One head stands for all of them."""
+        if self.trivial and x.shape[1] == self.heads:
+            return x
         batch, heads, tokens, width = x.shape
         if heads == 1 and self.heads > 1:
             if self.groups == 1:
@@ -53,6 +56,8 @@ class Grouping(nn.Module):
 
     def unfold(self, x: Tensor, tokens: int) -> Tensor:
         """(B, G, N, w) -> (B, H, T, w), the inverse of `fold`; a single folded head is broadcast."""
+        if self.trivial and x.shape[2] == tokens:
+            return x
         batch, _, count, width = x.shape
         if self.groups == 1 and count == tokens and self.heads > 1:
             return x.expand(batch, self.heads, tokens, width)

@@ -19,8 +19,7 @@ HALVES = (torch.float16, torch.bfloat16)
 class Kernel(Protocol):
     """One kernel. grouped: whether G may be a divisor of H, else G = H. contiguous: whether the gradient of o must be.
 
-    `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides; `backward` gets L, or another,
-    first in `rest`.
+    `forward` returns o, L (B, H, T) in fp32 or wider, and what `backward` wants besides.
     """
 
     grouped: bool
@@ -36,11 +35,12 @@ class Kernel(Protocol):
         do: Tensor,
         tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
         o: Tensor,
+        mass: Tensor,
         rest: tuple[Any, ...],
         causal: bool,
         scaling: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of q, k, v; `tensors` are q, k, v and the mask."""
+        """The gradients of q, k, v; `tensors` are q, k, v and the mask. o and L may be those of a larger whole."""
 
 
 class Cpu:
@@ -55,10 +55,10 @@ class Cpu:
         )
         return o, mass, ()
 
-    def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
+    def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, mask = tensors
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            do, q, k, v, o, rest[0], 0.0, causal, attn_mask=mask, scale=scaling
+            do, q, k, v, o, mass, 0.0, causal, attn_mask=mask, scale=scaling
         )
 
 
@@ -74,9 +74,9 @@ class Flash:
         )
         return o, mass, tuple(rest)
 
-    def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
+    def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, _ = tensors
-        mass, cum_q, cum_k, max_q, max_k, seed, offset = rest
+        cum_q, cum_k, max_q, max_k, seed, offset = rest
         return aten._scaled_dot_product_flash_attention_backward(
             do, q, k, v, o, mass, cum_q, cum_k, max_q, max_k, 0.0, causal, seed, offset, scale=scaling
         )
@@ -95,13 +95,13 @@ class Efficient:
         )
         return o, mass[..., : q.shape[2]], (seed, offset)  # the kernel rounds T up to a block
 
-    def backward(self, do, tensors, o, rest, causal, scaling):  # type: ignore[no-untyped-def]
+    def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, mask = tensors
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
         wanted = [True, True, True, False]
-        mass = functional.pad(rest[0], (0, -rest[0].shape[2] % 32), value=torch.inf)
+        mass = functional.pad(mass, (0, -mass.shape[2] % 32), value=torch.inf)
         return aten._scaled_dot_product_efficient_attention_backward(
-            do, q, k, v, bias, o, mass, *rest[1:], 0.0, wanted, causal, scale=scaling
+            do, q, k, v, bias, o, mass, *rest, 0.0, wanted, causal, scale=scaling
         )[:3]
 
 

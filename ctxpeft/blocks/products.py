@@ -21,12 +21,15 @@ def grouped(x: Tensor, weight: Tensor) -> Tensor:
     groups, width, out = weight.shape
     if groups == 1:
         return x @ weight[0]
-    *batch, _, count, _ = x.shape
-    if not batch:
+    if x.ndim == 3:
         return torch.bmm(x, weight)
-    rows = x.reshape(-1, groups, count, width).transpose(0, 1)
-    product = torch.bmm(rows.reshape(groups, -1, width), weight)
-    return product.view(groups, -1, count, out).transpose(0, 1).reshape(*batch, groups, count, out)
+    if x.ndim > 4:
+        return grouped(x.flatten(0, -4), weight).reshape(*x.shape[:-1], out)
+    batch, _, count, _ = x.shape
+    if batch == 1:
+        return torch.bmm(x[0], weight)[None]
+    rows = x.transpose(0, 1).reshape(groups, batch * count, width)
+    return torch.bmm(rows, weight).view(groups, batch, count, out).transpose(0, 1)
 
 
 def mapped(

@@ -24,7 +24,7 @@ def naive_query(spec: QuerySpec, x: Tensor, temperature: Tensor | float) -> Tens
 
 
 class Query(nn.Module):
-    """Capture -> q', (B, H, T, width), in fp32 (fp64 on an fp64 host)."""
+    """Capture -> q', (B, H, T, width), in fp32 (fp64 on an fp64 host). plain: q' is the source, of all heads."""
 
     heads: Tensor | None
 
@@ -39,6 +39,7 @@ class Query(nn.Module):
         self.factor = float(shape.source_width) ** POWERS[spec.scale] / (
             1.0 if spec.learned_temperature else spec.temperature
         )
+        self.plain = all_heads and spec.norm == "none" and self.factor == 1.0 and not spec.learned_temperature
         if spec.learned_temperature:
             heads = 1 if spec.source == "hidden" else len(shape.heads)
             start = torch.full((heads, 1, 1), spec.temperature, dtype=self.dtype, device=shape.device)
@@ -47,6 +48,8 @@ class Query(nn.Module):
     def forward(self, capture: Capture) -> Tensor:
         assert self.spec.source is not None
         x = capture.source(self.spec.source, self.heads).to(self.dtype)
+        if self.plain:
+            return x
         if self.spec.norm == "rms":
             x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
         elif self.spec.norm == "l2":

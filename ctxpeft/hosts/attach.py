@@ -102,7 +102,7 @@ def place(
             root.serve_embeddings().add(name, str(index), module)
         else:
             seam = seams.setdefault(layer, Seam.of(layers[layer], controller))
-            seam.site(module.spec.site).add(name, str(index), module)
+            seam.add(name, str(index), module)
     handle = Handle(model, variant, name, built, list(seams.values()), root, layers)
     freeze(model)
     controller.handles[name] = handle

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "ctxpeft"
@@ -82,10 +83,20 @@ def renamed(module: nn.Module, config: Any) -> Any:
     return ours
 
 
+def implementation(config: Any) -> str:
+    """The attention backend that a config names, past the property that shows it: attributes of configs are slow."""
+    return str(config._attn_implementation_internal)
+
+
 def run_backend(
     module: Any, config: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     """The attention that `config`, the module's own, asks for: out (B, T, Hq, dv) and the weights, if any."""
+    if implementation(config) == "sdpa":
+        plain: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        if plain is sdpa_attention_forward:  # which does not look at the module's config
+            found: tuple[Tensor, None] = plain(module, query, key, value, mask, **options)
+            return found
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     function = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
     ours = module.config

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ctxpeft.blocks.states import TextStates
     from ctxpeft.hosts.handle import BaseHandle
     from ctxpeft.hosts.passes import Pass
+    from ctxpeft.hosts.seam import Seam
 
 ATTRIBUTE = "_ctxpeft"
 
@@ -74,13 +75,19 @@ class Controller:
         self.silenced: list[str] = []
         self.routed: Rows | None = None
         self.segments: Tensor | None = None
-        self.passes: list[Pass] = []
+        self.plans: list[Plan] = []
+        self.seams: dict[int, Seam] = {}
         self.recording: dict[int, TextStates] | None = None
         self.watch: Callable[[int | None, Capture, Contribution], None] | None = None
 
     def plan(self) -> Plan:
-        """What a forward pass that runs now will do."""
-        facts = self.passes[-1] if self.passes else None
+        """What the forward pass that runs now does, or one that would begin now."""
+        if self.plans and self.recording is None:
+            return self.plans[-1]
+        return self.begun(self.plans[-1].facts if self.plans else None)
+
+    def begun(self, facts: Pass | None) -> Plan:
+        """What a forward pass with these facts does if it begins now."""
         if self.routed is not None:
             return Plan(tuple(n for n in self.routed.names if n not in self.silenced), self.routed, facts)
         return Plan(tuple(n for n in self.active if n not in self.silenced), None, facts)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctxpeft.blocks.attention import attention, serves
+from ctxpeft.blocks.attention import Question, attention, serves
 from ctxpeft.blocks.precision import autocasts
+from ctxpeft.hosts.content import Content
 
 
 def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> bool:
@@ -38,6 +39,8 @@ def prepared(
     if causal and key.shape[2] > query.shape[2]:
         key, value = (t[:, :, : query.shape[2]] for t in (key, value))
     additive = _additive(mask, dtype, key.shape[2]) if isinstance(mask, Tensor) else None
+    if query.dtype == key.dtype == value.dtype == dtype:
+        return query, key, value, additive
     return query.to(dtype), key.to(dtype), value.to(dtype), additive
 
 
@@ -53,6 +56,16 @@ def attention_with_mass(
     if visible is not None and not causal:
         mass = mass.masked_fill(~visible.any(-1), -torch.inf)
     return output, mass
+
+
+def question(content: Content, value: Tensor) -> Question:
+    """A call of the interface that `applicable` admits, as `joint` takes it."""
+    causal, visible = content.causal(), None
+    q, k, v, additive = prepared(content.query, content.key, value, content.mask, causal)
+    if content.mask is not None:
+        visible = content.visible()
+    blind = None if visible is None else ~visible.any(-1)
+    return Question(q, k, v, additive, blind, causal, content.scaling())
 
 
 def _additive(mask: Tensor, dtype: torch.dtype, length: int) -> Tensor:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ctxpeft.blocks.capture import Capture
@@ -38,6 +39,9 @@ class Root:
             model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
             model.register_forward_hook(self._end, always_call=True).remove,
         ]
+        base = getattr(model, "base_model", model)
+        if isinstance(base, nn.Module):  # the part that holds the layers, also when it is called by itself
+            self.removers.append(base.register_forward_pre_hook(self._see_checkpointing).remove)
 
     @classmethod
     def of(cls, model: nn.Module, controller: Controller) -> Root:
@@ -69,8 +73,7 @@ class Root:
         self.shifts.pop(name, None)
         self.prompts.forget(name)
         for site in (self.embedding_site, self.shared):
-            if name in site.adapters:
-                del site.adapters[name]
+            site.forget(name)
         if not self.shared.adapters and "ctxpeft" in self.model._modules:
             del self.model.ctxpeft
 
@@ -87,27 +90,33 @@ class Root:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         facts = Pass.of(given, self.controller.segments)
-        self.controller.passes.append(facts)
-        plan = self.controller.plan()
+        plan = self.controller.begun(facts)
+        self.controller.plans.append(plan)
         self.prompts.fill(facts, plan.names)
         shift = plan_shift(plan, self.shifts, facts)
         if isinstance(shift, int) and not shift:
             return None
         return shifted(args, kwargs, self.names, facts, shift, self.room)
 
+    def _see_checkpointing(self, module: nn.Module, args: Any) -> None:
+        """Layers that are computed again in a backward pass are told their plan, the others ask for it."""
+        if not torch.compiler.is_compiling():
+            for seam in self.controller.seams.values():
+                seam.carry()
+
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.controller.passes.pop()
+        self.controller.plans.pop()
 
     def _leave_embedding(self, module: nn.Module, args: Any, output: Any) -> Any:
         plan = self.controller.plan()
-        acting = self.embedding_site.acting(plan, "embeddings")
-        if not acting:
+        acts = self.embedding_site.acts(plan.names, "embeddings")
+        if not acts.acting:
             return None
         first = first_tensor(output)
         assert first is not None
         states = first.transpose(0, 1).contiguous() if self.time_first else first
         capture = Capture(output=states[:, None], positions=plan.positions)
-        merged = merge(capture, acting, plan, self.controller.watch_at(None))[0][:, 0]
+        merged = merge(capture, acts, plan, self.controller.watch_at(None))[0][:, 0]
         return with_first(output, merged.transpose(0, 1).contiguous() if self.time_first else merged)
 
 

@@ -14,13 +14,16 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
+from ctxpeft.blocks.compose import compose_jointly
+from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.backend import SEAM, renamed, run_backend
+from ctxpeft.hosts.backend import SEAM, implementation, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
-from ctxpeft.hosts.fused import applicable, attention_with_mass
+from ctxpeft.hosts.fused import applicable, attention_with_mass, question
+from ctxpeft.hosts.needs import Need, needs
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.site import Behind, Site, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
@@ -39,9 +42,11 @@ class Seam:
         self.behind: Behind | None = None
         self.attended = False
         self.projecting = False
-        self.carries_plan = layer.first is not layer.attention and all(
+        self.can_carry = layer.first is not layer.attention and all(
             _takes_any_keyword(module) for module in (layer.first, layer.attention)
         )
+        self.carries = False
+        self.enters = False
         self.attention_site = Site()
         self.ffn_site = Site()
         self.residual_site = Site()
@@ -53,6 +58,7 @@ class Seam:
         wiring = layer.wiring
         self.replays = wiring is not None and wiring.replays and (wiring.key is None or wiring.value is None)
         self.arguments: dict[str, Any] = {}
+        self.needs: set[Need] | None = None
         self.removers: list[Callable[[], None]] = []
 
     @classmethod
@@ -65,7 +71,12 @@ class Seam:
         assert isinstance(found, Seam)
         return found
 
-    def site(self, name: str) -> Site:
+    def add(self, name: str, key: str, module: ContextModule) -> None:
+        """Put a module of an adapter at its site; `key` is its place in the variant's list."""
+        self._site(module.spec.site).add(name, key, module)
+        self._watch()
+
+    def _site(self, name: str) -> Site:
         """Where the modules of a site of the spec are kept: in a module of the host, from the first one on."""
         layer = self.layer
         attention = (layer.attention, self.attention_site)
@@ -83,36 +94,62 @@ class Seam:
         return site
 
     def install(self) -> None:
-        """Register the hooks and the config copy."""
-        layer = self.layer
-        attention: Any = layer.attention
-        if layer.wiring is not None:
+        """Stand at the attention of the layer."""
+        attention: Any = self.layer.attention
+        if self.layer.wiring is not None:
             self.original_config = attention.config
             attention.config = renamed(attention, attention.config)
         attention.__dict__[SEAM] = self
-        hooks = [
-            attention.register_forward_pre_hook(self._enter_attention, with_kwargs=True),
-            layer.output.register_forward_hook(self._leave_attention),
-            layer.first.register_forward_pre_hook(self._enter_layer, with_kwargs=True),
-            layer.last.register_forward_hook(self._leave_layer),
-        ]
-        point = layer.unrotated_point()
+        self.controller.seams[self.layer.index] = self
+
+    def carry(self) -> None:
+        """Whether the layer hands its plan to the attention: where a backward pass computes it again."""
+        first = self.layer.first
+        carries = first.training and self.can_carry and bool(getattr(first, "gradient_checkpointing", False))
+        if carries != self.carries:
+            self.carries = carries
+            self._watch()
+
+    def _watch(self) -> None:
+        """Register the hooks that the modules here need, and no others."""
+        layer = self.layer
+        sites = (self.attention_site, self.ffn_site, self.residual_site)
+        modules = [module for site in sites for name in site.adapters for module in site.modules_of(name)]
+        found = needs(modules, self.replays, layer.wiring is not None)
+        if self.carries:
+            found |= {"states", "layer"}
+        if found == self.needs:
+            return
+        self._unwatch()
+        self.needs, self.enters = found, "states" in found
+        hooks = [layer.output.register_forward_hook(self._leave_attention)]
+        if "states" in found:
+            hooks.append(layer.attention.register_forward_pre_hook(self._enter_attention, with_kwargs=True))
+        if "layer" in found:
+            hooks.append(layer.first.register_forward_pre_hook(self._enter_layer, with_kwargs=True))
+            hooks.append(layer.last.register_forward_hook(self._leave_layer))
+        point = layer.unrotated_point() if "unrotated" in found else None
         if point is not None:
             hooks.append(point.register_forward_hook(self._see_unrotated))
-        if layer.ffn is not None:
+        if layer.ffn is not None and "ffn" in found:
             first, last = layer.ffn
             hooks.append(first.register_forward_pre_hook(self._enter_ffn, with_kwargs=True))
             hooks.append(last.register_forward_hook(self._leave_ffn))
         self.removers = [hook.remove for hook in hooks]
 
-    def remove(self) -> None:
-        """Leave the layer as it was found."""
+    def _unwatch(self) -> None:
         for remover in self.removers:
             remover()
+        self.removers, self.needs = [], None
+
+    def remove(self) -> None:
+        """Leave the layer as it was found."""
+        self._unwatch()
         attention: Any = self.layer.attention
         if self.layer.wiring is not None:
             attention.config = self.original_config
         del attention.__dict__[SEAM]
+        del self.controller.seams[self.layer.index]
         for holder, _ in self.installed:
             del holder.ctxpeft
 
@@ -120,18 +157,19 @@ class Seam:
         """Forget the modules of one adapter; after the last one the layer is as it was found."""
         sites = (self.attention_site, self.ffn_site, self.residual_site)
         for site in sites:
-            if name in site.adapters:
-                del site.adapters[name]
-        if not any(site.adapters for site in sites):
+            site.forget(name)
+        if any(site.adapters for site in sites):
+            self._watch()
+        else:
             self.remove()
 
-    # One plan a pass: the layer's caller receives it as a keyword, so gradient checkpointing replays it.
+    # One plan a pass. A layer that a backward pass computes again receives it as a keyword, which is replayed.
 
     def _enter_layer(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         self.entered = entered(args, kwargs)
-        if self.carries_plan:
+        if self.carries:
             kwargs.setdefault(PLAN, self.controller.plan())
         return args, kwargs
 
@@ -142,11 +180,10 @@ class Seam:
         self.plan = self.controller.plan() if plan is None else plan
         self.hidden = entered(args, kwargs)
         self.arguments = bound(module, args, kwargs) if self.replays else {}
-        self.attended, self.behind = False, None
         return args, kwargs
 
     def _see_unrotated(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if not self.projecting and (self.plan.names or self.controller.recording is not None):
+        if not self.projecting:
             self.unrotated = output
 
     def attend(
@@ -154,49 +191,59 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        acting = self.attention_site.acting(self.plan, "head")
-        past = self.attention_site.acting(self.plan, "head", projected=False)
-        recording = self.controller.recording
-        if not acting and not past and recording is None:
+        carried = options.pop(PLAN, None)
+        if carried is not None:
+            self.plan = carried
+        elif not self.enters:
+            self.plan = self.controller.plan()
+        plan, recording = self.plan, self.controller.recording
+        acts = self.attention_site.acts(plan.names, "head")
+        if not acts.acting and not acts.past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
-        backend = str(self.original_config._attn_implementation)
+        backend = implementation(self.original_config)
         content = Content(module, query, key, mask, options, backend)
-        log_mass = _once(content.log_mass)
-        weights = None
-        if (
-            any(m.reads_log_mass for modules in (*acting.values(), *past.values()) for m in modules)
-            and backend == "sdpa"
-            and applicable(query, key, value, mask, options)
-        ):
+        told = acts.reads_log_mass and backend == "sdpa" and applicable(query, key, value, mask, options)
+        watch = self.controller.watch_at(self.layer.index)
+        if told and acts.joins and plan.rows is None and recording is None and watch is None:
+            assert acts.everywhere is not None
+            capture = self._capture(query, content, None)
+            merged = compose_jointly(capture, acts.everywhere, question(content, value))
+            return merged.transpose(1, 2).contiguous(), None
+        weights = mass = None
+        if told:
             output, mass = attention_with_mass(
                 query, key, value, content.visible(), mask, content.causal(), content.scaling()
             )
-            log_mass = _once(lambda: mass)
         else:
-            output, told = run_backend(module, self.original_config, query, key, value, mask, options)
+            output, found = run_backend(module, self.original_config, query, key, value, mask, options)
             output = output.transpose(1, 2)
-            weights = told if told is not None and told.ndim == 4 else None
-        capture = Capture(
+            weights = found if found is not None and found.ndim == 4 else None
+        capture = self._capture(output, content, mass)
+        if recording is not None:
+            recording[self.layer.index] = self._states(capture, key, value)
+        self.behind = Behind.of(capture, acts.past, plan) if acts.past else None
+        if not acts.acting:
+            return output.transpose(1, 2), weights
+        merged, kept = merge(capture, acts, plan, watch)
+        if weights is not None and kept is not None:
+            weights = weights * kept[..., None].to(weights.dtype)
+        return merged.transpose(1, 2).contiguous(), weights
+
+    def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
+        """What the modules at the heads may look at; L is asked of the content where no kernel told it."""
+        query = content.query
+        return Capture(
             output=output,
             hidden=None if self.hidden is None else self.hidden[:, None],
             rotated=query,
             unrotated=self._unrotated_or(query),
-            log_mass=log_mass,
+            log_mass=_once(content.log_mass) if mass is None else lambda: mass,
             key_count=content.key_count,
             project_kv=self._project_kv,
             positions=self.plan.positions,
             rotate_back=self._rotate_back,
             prompt_kv=self._prompt_kv,
         )
-        if recording is not None:
-            recording[self.layer.index] = self._states(capture, key, value)
-        self.behind = Behind.of(capture, past, self.plan) if past else None
-        if not acting:
-            return output.transpose(1, 2), weights
-        merged, kept = merge(capture, acting, self.plan, self.controller.watch_at(self.layer.index))
-        if weights is not None and kept is not None:
-            weights = weights * kept[..., None].to(weights.dtype)
-        return merged.transpose(1, 2).contiguous(), weights
 
     def _unrotated_or(self, query: Tensor) -> Tensor | None:
         """q before RoPE, if it was seen. A model without weights does not show it: there another of the same shape."""
@@ -206,9 +253,13 @@ class Seam:
 
     def _states(self, capture: Capture, key: Tensor, value: Tensor) -> TextStates:
         """What this layer computed for the one row of this pass."""
-        assert self.hidden is not None
-        hidden, arguments = self.hidden[0], self.arguments
-        return TextStates(key[0], lambda: self._project(hidden, arguments)[0], value[0], capture)
+        hidden, arguments = self.hidden, self.arguments
+
+        def unrotated() -> Tensor:
+            assert hidden is not None
+            return self._project(hidden[0], arguments)[0]
+
+        return TextStates(key[0], unrotated, value[0], capture)
 
     def _rotate_back(self, key: Tensor, by: int) -> Tensor:
         assert self.layer.rotary is not None
@@ -231,14 +282,16 @@ class Seam:
             self.projecting = False
 
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if self.layer.wiring is not None and not self.attended and self.plan.names:
+        if self.layer.wiring is not None and not self.attended and self.controller.plan().names:
             raise HostError(
                 f"the attention of {self.layer.name} ({type(self.layer.attention).__name__}) did not call "
                 "transformers' attention interface in this pass"
             )
         merged = self._merge(self.attention_site, "attention_output", output, self.hidden, self.behind)
-        self.hidden = self.unrotated = None
-        self.arguments, self.behind = {}, None
+        self.attended, self.hidden, self.unrotated, self.behind = False, None, None, None
+        self.arguments = {}
+        if not self.ffn_site.adapters and not self.residual_site.adapters:
+            self.plan = Plan(())
         return merged
 
     def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -262,8 +315,8 @@ class Seam:
         returned; None leaves it as it is."""
         if not self.plan.names:
             return None
-        acting = site.acting(self.plan, name)
-        if not acting and behind is None:
+        acts = site.acts(self.plan.names, name)
+        if not acts.acting and behind is None:
             return None
         first = first_tensor(output)
         assert first is not None
@@ -272,13 +325,13 @@ class Seam:
         watch = self.controller.watch_at(self.layer.index)
         if behind is not None:
             states = behind.add(states, self.layer.query_heads, watch)
-        if acting:
+        if acts.acting:
             capture = Capture(
                 output=states[:, None],
                 hidden=None if hidden is None else self._by_token(hidden, turned)[:, None],
                 positions=self.plan.positions,
             )
-            states = merge(capture, acting, self.plan, watch)[0][:, 0]
+            states = merge(capture, acts, self.plan, watch)[0][:, 0]
         merged = (states.transpose(0, 1).contiguous() if turned else states).reshape(first.shape)
         return with_first(output, merged)
 

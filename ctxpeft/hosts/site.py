@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, Chosen, choose
-from ctxpeft.blocks.compose import Active, Parts, Watch, add_behind, compose, read_all
+from ctxpeft.blocks.compose import Active, Parts, Watch, add_behind, compose, joinable, read_all
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.hosts.controller import Plan
 from ctxpeft.hosts.rows import Shares
 
 Acting = dict[str, list[ContextModule]]
+
+
+class Acts(NamedTuple):
+    """The modules that act at a site, by adapter, in order; an adapter without modules is not there.
+
+    past: those that pass the output projection by. everywhere: all of `acting`, where each acts on all tokens, else
+    None. joins: they are served by `compose_jointly`. reads_log_mass: one of all reads the log-mass of the content.
+    """
+
+    acting: Acting
+    past: Acting
+    everywhere: list[Active] | None
+    joins: bool
+    reads_log_mass: bool
+
+    @classmethod
+    def of(cls, modules: Acting) -> Acts:
+        """The modules of every adapter, told apart."""
+        acting, past = _chosen(modules, True), _chosen(modules, False)
+        active: list[Active] = []
+        everywhere, reads = True, False
+        for of in modules.values():
+            for module in of:
+                reads = reads or module.reads_log_mass
+        for of in acting.values():
+            for module in of:
+                active.append((module, None))
+                everywhere = everywhere and module.spec.scope.tokens == "all"
+        joins = everywhere and not past and joinable(active)
+        return cls(acting, past, active if everywhere else None, joins, reads)
+
+
+def _chosen(modules: Acting, projected: bool) -> Acting:
+    """Those that go through the output projection, or those that pass it by."""
+    found: Acting = {}
+    for name, of in modules.items():
+        mine = [m for m in of if m.spec.projected == projected]
+        if mine:
+            found[name] = mine
+    return found
 
 
 class Site(nn.Module):
@@ -22,6 +63,7 @@ class Site(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict()
+        self.known: dict[tuple[tuple[str, ...], str], Acts] = {}
 
     def add(self, name: str, key: str, module: nn.Module) -> None:
         """Put a module under an adapter's name; `key` is its place in the variant's list."""
@@ -29,20 +71,29 @@ class Site(nn.Module):
             self.adapters[name] = nn.ModuleDict()
         group: nn.ModuleDict = self.adapters[name]  # type: ignore[assignment]
         group[key] = module
+        self.known.clear()
 
-    def acting(self, plan: Plan, site: str, projected: bool = True) -> Acting:
-        """The modules that act at a site of the spec under a plan, by adapter, in order; none has no modules.
+    def forget(self, name: str) -> None:
+        """Drop the modules of an adapter."""
+        if name in self.adapters:
+            del self.adapters[name]
+            self.known.clear()
 
-        projected: those whose `projected` is this.
-        """
-        found: Acting = {}
-        for name in plan.names:
-            if name in self.adapters:
-                modules: list[ContextModule] = list(self.adapters[name].children())  # type: ignore[arg-type]
-                mine = [m for m in modules if m.spec.site == site and m.spec.projected == projected]
-                if mine:
-                    found[name] = mine
+    def modules_of(self, name: str) -> list[ContextModule]:
+        """The modules of an adapter, in order."""
+        return list(self.adapters[name].children()) if name in self.adapters else []  # type: ignore[arg-type]
+
+    def acts(self, names: tuple[str, ...], site: str) -> Acts:
+        """The modules that act at a site of the spec for these adapters. What a compiler sees is not kept."""
+        if torch.compiler.is_compiling():
+            return self._acts(names, site)
+        found = self.known.get((names, site))
+        if found is None:
+            found = self.known[names, site] = self._acts(names, site)
         return found
+
+    def _acts(self, names: tuple[str, ...], site: str) -> Acts:
+        return Acts.of({name: [m for m in self.modules_of(name) if m.spec.site == site] for name in names})
 
 
 @dataclass(frozen=True)
@@ -80,9 +131,11 @@ class Divided:
         return parts[0] if self.shares is None else self.shares.join(parts)
 
 
-def merge(capture: Capture, acting: Acting, plan: Plan, watch: Watch | None) -> tuple[Tensor, Tensor | None]:
+def merge(capture: Capture, acts: Acts, plan: Plan, watch: Watch | None) -> tuple[Tensor, Tensor | None]:
     """What `compose` returns for all adapters that act at a site."""
-    divided = Divided.of(acting, plan, capture.output.shape[0], capture.output.device)
+    if plan.rows is None and acts.everywhere is not None:
+        return compose(capture, acts.everywhere, watch)
+    divided = Divided.of(acts.acting, plan, capture.output.shape[0], capture.output.device)
     outputs: list[Tensor] = []
     weights: list[Tensor | None] = []
     for chosen, active in divided.parts:

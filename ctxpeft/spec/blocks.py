@@ -20,6 +20,8 @@ Place = Literal["before", "content"]
 
 Per = Literal["query_head", "kv_head", "layer", "model"]
 Normalizer = Literal["none", "sum", "softmax"]
+Looked = Literal["hidden", "output", "log_mass"]
+EVERYTHING: tuple[Looked, ...] = ("hidden", "output", "log_mass")
 Sign = Literal["positive", "positive_kernel", "signed"]
 Mass = Literal["always", "positive_map", "positive_kernel", "never"]
 
@@ -179,9 +181,13 @@ class SlotShape:
 
 
 class ParameterizationSpec(BlockSpec):
-    """How slot keys and values come from parameters."""
+    """How slot keys and values come from parameters.
+
+    looks_at: what of the capture a kind may look at besides the host's projections and the virtual tokens.
+    """
 
     family: ClassVar[str] = "parameterization"
+    looks_at: ClassVar[tuple[Looked, ...]] = EVERYTHING
     per_kv_head_only: ClassVar[bool] = False
     head_site_only: ClassVar[bool] = False
     virtual_tokens: ClassVar[bool] = False
@@ -222,6 +228,10 @@ class MemorySpec(BlockSpec):
     def zero_read_at_init(self) -> bool:
         """Whether the read is exactly zero at init."""
 
+    def looks_at(self) -> tuple[Looked, ...]:
+        """What the read may depend on besides its query and its parameters; what nothing looks at is not made."""
+        return EVERYTHING
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         """Numerator and mass as equations print them, for a query and a feature map so written; "" for no mass."""
         return f"{self.kind}({query})", f"mass({query})"
@@ -260,6 +270,10 @@ class GateSpec(BlockSpec):
     def is_zero_at_init(self) -> bool:
         """Whether g is exactly zero at init."""
         return False
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        """What g may depend on besides the module's query and its parameters; what nothing looks at is not made."""
+        return EVERYTHING
 
     def is_positive(self) -> bool:
         """Whether g > 0 always, as a gate on the mass needs."""

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ctxpeft.blocks.attention import Question, serves
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import compose
+from ctxpeft.blocks.compose import compose, compose_jointly, joinable
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.naive import Head
 from ctxpeft.spec.blocks import SiteShape
@@ -204,8 +205,18 @@ class Heads:
         return key, value
 
     def composed(self, *modules: ContextModule) -> Tensor:
-        """The fast path."""
+        """The way that serves all modules: o and L first, then the merge."""
         return compose(self.capture(), [(module, None) for module in modules])[0]
+
+    def composed_jointly(self, *modules: ContextModule) -> Tensor | None:
+        """The way by kernels that know the whole, None where it does not serve these modules or these heads."""
+        active = [(module, None) for module in modules]
+        plain = self.sinks is None and self.softcap is None
+        if not plain or not joinable(active) or not serves(self.query, self.key, self.value, masked=True):
+            return None
+        mask = torch.zeros(self.visible.shape, dtype=self.query.dtype).masked_fill(~self.visible, -torch.inf)
+        asked = Question(self.query, self.key, self.value, mask[:, None], None, False, self.scaling)
+        return compose_jointly(replace(self.capture(), output=self.query), active, asked)
 
     def per_head(self, function: Callable[[Head], Tensor]) -> Tensor:
         """A naive equation, (T, dv) of one head, run for every row and head: (B, Hq, T, dv)."""

@@ -136,7 +136,7 @@ def test_cuda_kernels_take_and_give_the_shapes(kernel, tokens):
     mask = torch.empty(2, 1, tokens, 16, device="meta", dtype=dtype) if kernel is EFFICIENT else None
     o, mass, rest = kernel.forward(query, key, value, mask, False, 0.1)
     assert (o.shape, mass.shape) == (query.shape, query.shape[:3])
-    grads = kernel.backward(torch.empty_like(o), (query, key, value, mask), o, (mass, *rest), False, 0.1)
+    grads = kernel.backward(torch.empty_like(o), (query, key, value, mask), o, mass, rest, False, 0.1)
     assert [g.shape for g in grads] == [query.shape, key.shape, value.shape]
 
 

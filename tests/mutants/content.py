@@ -41,8 +41,8 @@ MUTANTS = (
     Mutant(
         "keys of other heads for one query",
         KERNEL,
-        "q = q.reshape(batch, k.shape[1], repeat, width)",
-        "q = q.reshape(batch, repeat, k.shape[1], width).transpose(1, 2)",
+        "t.reshape(t.shape[0], groups, t.shape[1] // groups, *t.shape[3:])",
+        "t.reshape(t.shape[0], t.shape[1] // groups, groups, *t.shape[3:]).transpose(1, 2)",
         FUSED,
     ),
     Mutant("mask off by one", READ, ".tril()", ".tril(-1)", CONTENT),

@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "groups of a product interleaved",
         "blocks/products.py",
-        "x.reshape(-1, groups, count, width).transpose(0, 1)",
-        "x.reshape(-1, count, groups, width).permute(2, 0, 1, 3)",
+        "x.transpose(0, 1).reshape(groups, batch * count, width)",
+        "x.transpose(1, 2).reshape(groups, batch * count, width)",
         algebra("prefix-tuning-plus"),
     ),
     Mutant(

@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "reads past the projection put through it",
         "hosts/site.py",
-        "and m.spec.projected == projected",
-        "and projected",
+        "if m.spec.projected == projected]",
+        "if projected]",
         PROJECTED,
     ),
     Mutant(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, compute_dtype
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import GateSpec, SiteShape
+from ctxpeft.spec.blocks import GateSpec, Looked, SiteShape
 
 
 class Constant(GateSpec):
@@ -28,6 +28,9 @@ class Constant(GateSpec):
 
     def written(self, query: str, output: str) -> tuple[str, str]:
         return f"{self.value:g}", ""
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def build(self, shape: SiteShape) -> nn.Module:
         return ConstantGate(self.value, shape)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.spec.blocks import GateSpec, SiteShape
+from ctxpeft.spec.blocks import GateSpec, Looked, SiteShape
 
 
 class NoGate(GateSpec):
@@ -21,6 +21,9 @@ class NoGate(GateSpec):
 
     def written(self, query: str, output: str) -> tuple[str, str]:
         return "1", ""
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def build(self, shape: SiteShape) -> nn.Module:
         return Ungated()

@@ -16,7 +16,7 @@ from ctxpeft.blocks.gates.activation import (
     written_activation,
 )
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import GateSpec, SiteShape
+from ctxpeft.spec.blocks import GateSpec, Looked, SiteShape
 
 
 class Scalar(GateSpec):
@@ -40,6 +40,9 @@ class Scalar(GateSpec):
 
     def written(self, query: str, output: str) -> tuple[str, str]:
         return "g", written_activation(self.activation, "a")
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def build(self, shape: SiteShape) -> nn.Module:
         return ScalarGate(self, shape)

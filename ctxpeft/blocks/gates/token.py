@@ -18,7 +18,7 @@ from ctxpeft.blocks.gates.activation import (
 from ctxpeft.blocks.products import grouped
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import GateSpec, SiteShape
+from ctxpeft.spec.blocks import GateSpec, Looked, SiteShape
 
 
 class Token(GateSpec):
@@ -40,6 +40,9 @@ class Token(GateSpec):
 
     def is_positive(self) -> bool:
         return self.activation in POSITIVE
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return () if self.source == "query" else (self.source,)
 
     def written(self, query: str, output: str) -> tuple[str, str]:
         looked_at = {"query": query, "hidden": "x", "output": output, "log_mass": "L"}[self.source]

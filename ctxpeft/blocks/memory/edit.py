@@ -14,7 +14,7 @@ from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.products import grouped
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Per, PlainMemorySpec, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Looked, Per, PlainMemorySpec, SiteShape
 
 
 class Edit(PlainMemorySpec):
@@ -32,6 +32,9 @@ class Edit(PlainMemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return True
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         return f"Rᵀ(W {query} + b − R {query})", ""

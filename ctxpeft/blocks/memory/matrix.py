@@ -16,7 +16,7 @@ from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.products import grouped, mapped
 from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, Mass, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, Looked, Mass, MemorySpec, Normalizer, Per, SiteShape
 
 
 class Matrix(MemorySpec):
@@ -51,6 +51,9 @@ class Matrix(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         q = phi(query)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from ctxpeft.spec.blocks import FeatureMapSpec, Per, PlainMemorySpec, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Looked, Per, PlainMemorySpec, SiteShape
 
 
 class NoMemory(PlainMemorySpec):
@@ -18,6 +18,9 @@ class NoMemory(PlainMemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return True
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def build(
         self, shape: SiteShape, feature_map: FeatureMapSpec | None, phi_per: Per, needs_mass: bool

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, Per, PlainMemorySpec, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, Looked, Per, PlainMemorySpec, SiteShape
 
 
 class Positions(PlainMemorySpec):
@@ -30,6 +30,9 @@ class Positions(PlainMemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         return "A[t] B", ""

@@ -21,6 +21,7 @@ from ctxpeft.spec.base import Domain, Later
 from ctxpeft.spec.blocks import (
     FeatureMapSpec,
     Init,
+    Looked,
     Mass,
     MemorySpec,
     Normalizer,
@@ -106,6 +107,10 @@ class Slots(MemorySpec):
     def zero_read_at_init(self) -> bool:
         return self.parameterization.zero_values_at_init(self.value_init or self.init)
 
+    def looks_at(self) -> tuple[Looked, ...]:
+        looks = self.parameterization.looks_at
+        return ("hidden", *looks) if self.gated else looks
+
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         if self.score == "kernel":
             return f"{phi(query)}ᵀ {phi('K')}ᵀ V", f"Σⱼ {phi(query)}ᵀ {phi('kⱼ')}"
@@ -146,16 +151,21 @@ class SlotMemory(MemoryModule):
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
+    def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
+        """K (G, P, d), turned back where they stand before the input, and V (G, P, dv)."""
         key, value = self.slots(capture)
         if self.back:
             assert capture.rotate_back is not None
             key = capture.rotate_back(key, self.back)
+        return key, value
+
+    def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
+        key, value = self.pairs(capture)
         if self.score == "kernel":
             assert phi is not None
             return self._by_kernel(x, phi(key), value)
         if self.plain and serves(x, key[None], value[None]):
-            batch = len(x)
+            batch = x.shape[0]
             key, value = (t.expand(batch, -1, -1, -1) for t in (key, value))
             read, mass = attention(x, key, value, None, False, self.scaling)
             return Read(read, None, mass)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import FeatureMapSpec, Init, Mass, MemorySpec, Normalizer, Per, SiteShape
+from ctxpeft.spec.blocks import FeatureMapSpec, Init, Looked, Mass, MemorySpec, Normalizer, Per, SiteShape
 
 
 class Vector(MemorySpec):
@@ -36,6 +36,9 @@ class Vector(MemorySpec):
 
     def zero_read_at_init(self) -> bool:
         return self.init.is_zero()
+
+    def looks_at(self) -> tuple[Looked, ...]:
+        return ()
 
     def written(self, query: str, phi: Callable[[str], str]) -> tuple[str, str]:
         return "b", "e^ζ"

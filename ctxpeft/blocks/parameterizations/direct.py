@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
+from ctxpeft.spec.blocks import Looked, ParameterizationSpec, SlotShape
 
 
 class Direct(ParameterizationSpec):
@@ -16,6 +16,7 @@ class Direct(ParameterizationSpec):
 
     cites: ClassVar[str] = "P-Tuning v2, arXiv:2110.07602"
     equation: ClassVar[str] = "K, V free"
+    looks_at: ClassVar[tuple[Looked, ...]] = ()
     kind: Literal["direct"] = "direct"
 
     def build(self, wanted: SlotShape) -> nn.Module:

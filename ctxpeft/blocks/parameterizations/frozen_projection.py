@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain, Later
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SlotShape
+from ctxpeft.spec.blocks import InitSpec, Looked, ParameterizationSpec, SlotShape
 
 
 class FrozenProjection(ParameterizationSpec):
@@ -22,6 +22,7 @@ class FrozenProjection(ParameterizationSpec):
 
     cites: ClassVar[str] = "LLaMA-Adapter, arXiv:2303.16199; zero-initialized attention, arXiv:2502.03029"
     equation: ClassVar[str] = "K = W_K E, V = W_V E"
+    looks_at: ClassVar[tuple[Looked, ...]] = ()
     per_kv_head_only: ClassVar[bool] = True
     head_site_only: ClassVar[bool] = True
     kind: Literal["frozen_projection"] = "frozen_projection"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
+from ctxpeft.spec.blocks import Looked, ParameterizationSpec, SlotShape
 
 
 class LowRank(ParameterizationSpec):
@@ -18,6 +18,7 @@ class LowRank(ParameterizationSpec):
 
     cites: ClassVar[str] = "LoPA, arXiv:2405.15282"
     equation: ClassVar[str] = "K = A_K B_K, V = A_V B_V"
+    looks_at: ClassVar[tuple[Looked, ...]] = ()
     kind: Literal["low_rank"] = "low_rank"
     rank: Annotated[int, Field(ge=1), Domain(1, 32, log=True)] = 4
 

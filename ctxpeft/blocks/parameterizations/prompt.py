@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, compute_dtype
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import InitSpec, ParameterizationSpec, SiteShape, SlotShape
+from ctxpeft.spec.blocks import InitSpec, Looked, ParameterizationSpec, SiteShape, SlotShape
 
 
 class Prompt(ParameterizationSpec):
@@ -28,6 +28,7 @@ class Prompt(ParameterizationSpec):
 
     cites: ClassVar[str] = "Prompt Tuning, arXiv:2104.08691; P-Tuning, arXiv:2103.10385"
     equation: ClassVar[str] = "K, V = those of the frozen model over E"
+    looks_at: ClassVar[tuple[Looked, ...]] = ()
     per_kv_head_only: ClassVar[bool] = True
     head_site_only: ClassVar[bool] = True
     virtual_tokens: ClassVar[bool] = True

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.spec.base import Domain
-from ctxpeft.spec.blocks import ParameterizationSpec, SlotShape
+from ctxpeft.spec.blocks import Looked, ParameterizationSpec, SlotShape
 
 
 class SharedKV(ParameterizationSpec):
@@ -21,6 +21,7 @@ class SharedKV(ParameterizationSpec):
 
     cites: ClassVar[str] = "Revisiting Prefix-Tuning, arXiv:2410.02200"
     equation: ClassVar[str] = "kⱼ = W_K tanh(eⱼ), vⱼ = W_V tanh(eⱼ)"
+    looks_at: ClassVar[tuple[Looked, ...]] = ()
     kind: Literal["shared_kv"] = "shared_kv"
     embedding: Annotated[int, Field(ge=1), Domain(4, 512, log=True)] = 64
 

@@ -106,9 +106,13 @@ def slots_of(module: ContextModule) -> tuple[Tensor, Tensor]:
 
 
 def assert_equation(heads: Heads, module: ContextModule, expected: Tensor, **inputs: Tensor) -> None:
-    """A module is the function `expected`: the value and the gradient of every input and parameter."""
+    """A module is the function `expected`: the value and the gradient of every input and parameter, on every way that
+    serves it."""
     every = {**heads.inputs(), **dict(module.named_parameters()), **inputs}
     assert_same_with_gradients(heads.composed(module), expected, every)
+    joined = heads.composed_jointly(module)
+    if joined is not None:
+        assert_same_with_gradients(joined, expected, every)
 
 
 def assert_close(got: Tensor, want: Tensor, relative: float = EXACT) -> None:

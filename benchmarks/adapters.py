@@ -1,0 +1,80 @@
+"""Many adapters in one batch of 64 rows: decoding a token with 1, 8 and 64 distinct ones, and 512 resident.
+
+`python -m benchmarks adapters`
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+import ctxpeft
+from benchmarks.hosts import host, title, tokens, twin
+from benchmarks.settings import Settings
+from benchmarks.timing import FLOOR, interleaved
+from ctxpeft.hosts.attach import place
+
+ROWS, PROMPT, COUNT = 64, 32, 4
+RESIDENT = (64, 512)
+DISTINCT = (1, 8, 64)
+VARIANTS = ("prefix-tuning-plus", "prefix-tuning")
+
+
+def run(settings: Settings) -> Iterator[dict[str, Any]]:
+    """A table a variant: times of one decoded token of all rows; the floor is one adapter, not routed."""
+    model = host(settings.model, settings.device, torch.float32, settings.attention)
+    for name in VARIANTS:
+        cases = {f"{FLOOR}": (1, None)}
+        cases |= {f"{distinct} distinct of 64": (64, distinct) for distinct in DISTINCT}
+        cases["64 distinct of 512"] = (512, 64)
+        served = {resident: _resident(model, name, resident) for resident in (1, *RESIDENT)}
+        functions = {
+            case: _decoding(served[resident], distinct) for case, (resident, distinct) in cases.items()
+        }
+        times = interleaved(functions, settings.rounds, settings.device)
+        rows = [
+            {"name": "one adapter, not routed" if case == FLOOR else case, **times[case].plain(COUNT)}
+            for case in cases
+        ]
+        yield {
+            "kind": "adapters",
+            "variant": name,
+            "model": title(settings.model),
+            "batch": ROWS,
+            "tokens": PROMPT,
+            "rows": rows,
+        }
+
+
+def _resident(model: Any, variant: str, count: int) -> Any:
+    """A model with so many adapters, the first of them active."""
+    mine, found = twin(model), ctxpeft.load_variant(variant)
+    for number in range(count):
+        place(mine, found, f"a{number}", number)
+    ctxpeft.activate(mine, ["a0"])
+    return mine
+
+
+def _decoding(model: Any, distinct: int | None) -> Any:
+    """Decode COUNT tokens of ROWS rows, cut the cache back."""
+    ids = tokens(model, ROWS, PROMPT)
+    rows = [f"a{i % distinct}" for i in range(ROWS)] if distinct else None
+
+    def routed() -> contextlib.AbstractContextManager[None]:
+        return ctxpeft.route(model, rows) if rows else contextlib.nullcontext()
+
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad(), routed():
+        model(ids, past_key_values=cache, use_cache=True)
+
+    def decode() -> None:
+        with torch.no_grad(), routed():
+            for _ in range(COUNT):
+                model(ids[:, :1], past_key_values=cache, use_cache=True)
+        cache.crop(-COUNT)
+
+    return decode
