@@ -21,8 +21,9 @@ make bench
 ```
 
 which is `python -m benchmarks`: sections by name (`python -m benchmarks step decode`), `--full` for the whole grid
-(batches 1 to 16, 64 to 2048 tokens, bf16, `torch.compile`), `--model` for another model, `--device cuda`. Every table
-is also in `performance/SECTION.json`, with versions and the machine.
+(batches 1 to 16, 64 to 2048 tokens, bf16, `torch.compile`), `--model` for another model, `--device cuda`, `--rounds`
+for more or fewer rounds than the default; how many there were stands below. Every table is also in
+`performance/SECTION.json`, with versions and the machine.
 """
 READING = """## How to read it
 

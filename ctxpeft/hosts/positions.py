@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,11 @@ from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
 
 NAME = "position_ids"
+_POSITIONS = re.compile(r"pos|wpe")
+
+
+class OutOfPositionsError(HostError):
+    """A text that is too long behind slots for the positions a model has."""
 
 
 def module_shift(spec: ModuleSpec, turnable: bool) -> int:
@@ -52,15 +58,41 @@ def plan_shift(plan: Plan, shifts: Mapping[str, int], facts: Pass) -> int | Tens
     return torch.tensor(each, device=facts.device())[index][:, None]
 
 
+def learned_positions(model: nn.Module) -> int | None:
+    """How many positions a model has embeddings of; None where positions are not learned, so that they never end."""
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int):
+        return None
+    tables = [m for n, m in model.named_modules() if isinstance(m, nn.Embedding) and _POSITIONS.search(n)]
+    return most if any(most <= table.num_embeddings <= most + 2 for table in tables) else None
+
+
 def shifted(
-    args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str], facts: Pass, shift: int | Tensor
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    names: list[str],
+    facts: Pass,
+    shift: int | Tensor,
+    room: int | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of the model with its position ids shifted; where none are given, those that transformers' causal
-    models take then: in order, after what the cache holds."""
+    models take then: in order, after what the cache holds.
+
+    Raises OutOfPositionsError where that passes `room`, the positions the model has; no GPU is waited for to see that.
+    """
     told = facts.given.get(NAME)
     if not isinstance(told, Tensor):
         tokens = facts.shape()[1]
         told = torch.arange(facts.cached, facts.cached + tokens, device=facts.device())[None]
+    if room is not None and told.device.type == "cpu" and not torch.compiler.is_compiling():
+        last = int((told + shift).max())
+        if last >= room:
+            slots = int(torch.as_tensor(shift).max())
+            raise OutOfPositionsError(
+                f"{last + 1 - slots} tokens behind {slots} slots need {last + 1} positions, and the model has {room}; "
+                "shorten the text, or use fewer slots or position 'raw'"
+            )
     at = names.index(NAME)
     if at < len(args):
         return (*args[:at], told + shift, *args[at + 1 :]), kwargs

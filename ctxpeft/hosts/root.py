@@ -13,7 +13,7 @@ from ctxpeft.blocks.capture import Capture
 from ctxpeft.hosts.controller import Controller
 from ctxpeft.hosts.discover import embeddings
 from ctxpeft.hosts.passes import Pass
-from ctxpeft.hosts.positions import plan_shift, shifted
+from ctxpeft.hosts.positions import learned_positions, plan_shift, shifted
 from ctxpeft.hosts.probe import record_pass
 from ctxpeft.hosts.prompts import Prompts
 from ctxpeft.hosts.site import Site, merge
@@ -33,6 +33,7 @@ class Root:
         self.time_first = False
         self.shared = Site()
         self.shifts: dict[str, int] = {}
+        self.room = learned_positions(model)
         self.prompts = Prompts(model, controller, self.shared)
         self.removers: list[Callable[[], None]] = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
@@ -95,7 +96,7 @@ class Root:
         shift = plan_shift(plan, self.shifts, facts)
         if isinstance(shift, int) and not shift:
             return None
-        return shifted(args, kwargs, self.names, facts, shift)
+        return shifted(args, kwargs, self.names, facts, shift, self.room)
 
     def _see_checkpointing(self, module: nn.Module, args: Any) -> None:
         """Layers that are computed again in a backward pass are told their plan, the others ask for it."""

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from ctxpeft.training.progress import Reporter
 
 
-LATER = ("sampler", "constraints", "forgetting_tokens", "audit")  # settings that came after the first studies
+LATER = (
+    "sampler",
+    "constraints",
+    "forgetting_tokens",
+    "audit",
+    "together",
+)  # settings that came after the first studies
 
 
 class Laboratory:
@@ -113,6 +119,31 @@ class Laboratory:
             bench, variant, config, out=out, splits=splits, generate=0, labels=labels, reporter=reporter
         )
 
+    def train_rates(
+        self,
+        variant: Variant,
+        rates: Sequence[float],
+        steps: int,
+        seed: int,
+        reporter: Reporter | None = None,
+        task: str | None = None,
+        labels: bool = True,
+    ) -> list[RunResult]:
+        """A run at every rate, on validation data: in one pass where that can be, else one by one as `train` does."""
+        from ctxpeft.training import run_beside, why_apart
+
+        bench = self.benches[task or self.tasks[0]]
+        configs = [self._config(rate, steps, seed) for rate in rates]
+        if not self.job.search.together or len(configs) < 2 or why_apart(bench, variant, configs):
+            return [
+                self.train(variant, rate, steps, seed, reporter=reporter, task=task, labels=labels)
+                for rate in rates
+            ]
+        out = [
+            self.folder(variant, rate, steps, seed, task=task, labels=labels, beside=True) for rate in rates
+        ]
+        return run_beside(bench, variant, configs, out=out, labels=labels, reporter=reporter)
+
     def folder(
         self,
         variant: Variant | str,
@@ -122,12 +153,14 @@ class Laboratory:
         splits: tuple[str, ...] = ("validation",),
         task: str | None = None,
         labels: bool = True,
+        beside: bool = False,
     ) -> Path:
-        """Where `train` keeps a run."""
+        """Where `train` keeps a run, or `train_rates` one that was trained `beside` others."""
         from ctxpeft.training import config_hash, resolve
 
         bench = self.benches[task or self.tasks[0]]
         how = {"splits": list(splits)} | ({} if labels else {"labels": False})
+        how |= {"beside": True} if beside else {}
         decided = resolve(bench, variant, self._config(rate, steps, seed)) | {"evaluate": how}
         return self.job.out / "runs" / config_hash(decided)[:16]
 

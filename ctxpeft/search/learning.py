@@ -6,11 +6,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.outcome import RateResult, TaskScore
 from ctxpeft.search.progress import Watch
 from ctxpeft.spec.variant import Variant
+
+if TYPE_CHECKING:
+    from ctxpeft.training import RunResult
 
 
 class DivergedError(Exception):
@@ -27,10 +31,8 @@ class Learning:
 
     def tune(self, task: str) -> TaskScore:
         """Every rate to the first rung, each with a schedule of its own. Raises DivergedError."""
-        rates = [
-            RateResult(rate, self._value(task, rate, 0)[0])
-            for rate in self.laboratory.job.space.file.rates.of(self.variant)
-        ]
+        grid = self.laboratory.job.space.file.rates.of(self.variant)
+        rates = [RateResult(rate, value) for rate, value in zip(grid, self._rung(task, grid), strict=True)]
         best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
         if best is None:
             tried = ", ".join(f"{r.rate:g}" for r in rates)
@@ -53,6 +55,24 @@ class Learning:
         where = "in the full run" if level is None else f"at rung {level + 1}"
         raise DivergedError(f"every learning rate diverged {where}{self._on(score.task)}")
 
+    def _rung(self, task: str, rates: list[float]) -> list[float | None]:
+        """What every rate reaches at the first rung; None for one that diverged."""
+        laboratory, search = self.laboratory, self.laboratory.job.search
+        if not search.together:
+            return [self._value(task, rate, 0)[0] for rate in rates]
+        told = ", ".join(f"{rate:g}" for rate in rates)
+        self.watch.activity = f"{self.title}{self._on(task)} at rates {told}, rung"
+        results = laboratory.train_rates(
+            self.variant,
+            rates,
+            laboratory.rung_steps(task),
+            search.seed,
+            self.watch,
+            task=task,
+            labels=search.quality == "metric",
+        )
+        return [self._reached(result)[0] for result in results]
+
     def _value(self, task: str, rate: float, level: int | None) -> tuple[float | None, dict[str, float]]:
         laboratory, search = self.laboratory, self.laboratory.job.search
         full = level is None
@@ -65,14 +85,19 @@ class Learning:
         result = laboratory.train(
             self.variant, rate, steps, search.seed, splits, self.watch, task=task, labels=labels
         )
-        evaluation = result.evaluations.get("validation")
-        value = laboratory.score(evaluation) if evaluation else math.nan
-        if evaluation is None or not math.isfinite(value):
-            return None, {}
-        if full:
+        value, metrics = self._reached(result)
+        if full and value is not None:
             self.folders[task] = laboratory.folder(
                 self.variant, rate, steps, search.seed, splits, task=task, labels=labels
             )
+        return value, metrics
+
+    def _reached(self, result: RunResult) -> tuple[float | None, dict[str, float]]:
+        """The score of a run and its metrics; None after divergence."""
+        evaluation = result.evaluations.get("validation")
+        value = self.laboratory.score(evaluation) if evaluation else math.nan
+        if evaluation is None or not math.isfinite(value):
+            return None, {}
         metrics = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
         if "ood" in result.evaluations:
             metrics["ood"] = result.evaluations["ood"].value

@@ -83,6 +83,11 @@ class Search(Spec):
         description="Whether full runs score every label besides the loss; many long labels make that slow.",
     )
     guide: bool = True
+    together: bool = Field(
+        True,
+        description="Whether the rates of a design are trained side by side at the first rung, each row of a batch "
+        "through its own adapter, where that computes what separate runs compute.",
+    )
     sampler: Literal["tpe", "nsga2", "random", "gp"] = Field(
         "tpe",
         description="Who proposes designs: TPE over groups of dimensions, NSGA-II, chance, or a Gaussian process.",

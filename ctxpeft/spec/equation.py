@@ -145,7 +145,9 @@ def _layers(scope: Scope) -> str:
         found = scope.layers
         if found.every is not None:
             return f"every {found.every}th layer from the last" if found.every > 1 else ""
-        return f"first {found.first} layers" if found.first is not None else f"last {found.last} layers"
+        side, number = ("first", found.first) if found.first is not None else ("last", found.last)
+        assert number is not None
+        return f"{side} {number:.0%} of the layers" if number < 1 else f"{side} {number:g} layers"
     return "" if scope.layers == "all" else f"layers {', '.join(map(str, scope.layers))}"
 
 

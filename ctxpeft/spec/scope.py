@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,13 +11,17 @@ from ctxpeft.errors import HostError
 from ctxpeft.spec.base import Later, Spec
 
 Index = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
 
 
 class LayerRange(Spec):
-    """The first n layers, the last n, or every k-th counted from the last. Exactly one is given."""
+    """The first n layers, the last n, or every k-th counted from the last. Exactly one is given.
 
-    first: Annotated[int, Field(ge=1)] | None = None
-    last: Annotated[int, Field(ge=1)] | None = None
+    A share below 1 stands for as many of the model's layers, rounded up: `last: 0.5` is the upper half.
+    """
+
+    first: Number | None = None
+    last: Number | None = None
     every: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
@@ -58,8 +63,9 @@ class Scope(Spec):
         if isinstance(layers, LayerRange):
             if layers.every is not None:
                 return sorted(range(count - 1, -1, -layers.every))
-            wanted = layers.first if layers.first is not None else layers.last
-            assert wanted is not None
+            number = layers.first if layers.first is not None else layers.last
+            assert number is not None
+            wanted = math.ceil(number * count) if number < 1 else int(number)
             if wanted > count:
                 raise HostError(f"scope.layers asks for {wanted} layers and the model has {count}")
             return list(range(wanted)) if layers.first is not None else list(range(count - wanted, count))

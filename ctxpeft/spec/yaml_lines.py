@@ -14,6 +14,7 @@ from ctxpeft.spec.document import Document, Path_, dotted, one_line
 
 __all__ = ["Document", "dotted", "dump_yaml", "one_line", "parse_yaml", "read_yaml"]
 
+LONGEST_NAME = 400  # characters of a path in a message
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
 MAX_DEPTH = 60
@@ -86,6 +87,8 @@ def dump_yaml(data: Any) -> str:
 def read_yaml(path: Path) -> Document:
     """Read a YAML file a stranger may have written. Raises SpecError in one sentence."""
     name = one_line(str(path))
+    if len(name) > LONGEST_NAME:
+        name = f"...{name[-LONGEST_NAME:]}"
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

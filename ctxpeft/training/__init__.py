@@ -7,6 +7,7 @@ result.evaluations["test"].metrics
 
 from ctxpeft.training._base import MINI, Base, load_base
 from ctxpeft.training._bench import Bench, Elsewhere, encoder_for, prepare
+from ctxpeft.training._beside import run_beside, why_apart
 from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
 from ctxpeft.training._folder import RunFolder, config_hash, environment
 from ctxpeft.training._head import load_head
@@ -50,4 +51,6 @@ __all__ = [
     "reproduce",
     "resolve",
     "run",
+    "run_beside",
+    "why_apart",
 ]

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
@@ -120,8 +120,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         write_text(self.folder / "metrics.jsonl", "".join(line + "\n" for line in lines))
 
 
+class Stoppable(Protocol):
+    """What an interrupt is told to."""
+
+    interrupted: bool
+
+
 @contextlib.contextmanager
-def interruptible(watcher: Watcher) -> Iterator[None]:
+def interruptible(watcher: Stoppable) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the run after the current step, saved; the second ends it at once.
 
     Raises:

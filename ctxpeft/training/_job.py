@@ -73,7 +73,7 @@ class Job:
         if self.method.name == "probe":
             return self._probe(splits, generate, config_hash)
         model = self.bench.base.model
-        with _borrowed(model), _quiet():
+        with borrowed(model), quiet():
             head = Head(model, self.bench.base.head)
             handle = attach_method(model, self.method, self.config.seed)
             try:
@@ -264,7 +264,7 @@ def _stop_checkpointing(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _borrowed(model: Any) -> Iterator[None]:
+def borrowed(model: Any) -> Iterator[None]:
     """Give the model back in the mode and with the configuration it came with."""
     if getattr(model.config, "is_encoder_decoder", False):
         raise HostError("tasks train causal language models: this model is an encoder-decoder")
@@ -281,7 +281,7 @@ def _borrowed(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the Trainer's own messages off the screen."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

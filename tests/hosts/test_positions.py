@@ -270,3 +270,21 @@ def test_the_law_of_the_cache_speaks_of_positions(family, position):
     rule = law("slots-are-a-cache")
     outcome = run_law(rule, Host(tiny_model(family), ctxpeft.load_variant(variant(position))), [rule.most])
     assert outcome.result == "holds", outcome.sentence()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_text_too_long_for_the_positions_that_are_left_is_refused(told):
+    """A model that learned its positions has no others; one with RoPE has as many as it is asked for."""
+    count, tokens = 60, 8
+    given = {"position_ids": torch.arange(tokens)[None]} if told else {}
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    model = tiny_model("gpt2")
+    ctxpeft.attach(model, variant("offset", count), seed=0)
+    model(ids[:, :4], **{k: v[:, :4] for k, v in given.items()})
+    with pytest.raises(HostError, match="8 tokens behind 60 slots need 68 positions, and the model has 64"):
+        model(ids, **given)
+    with ctxpeft.route(model, [None]):
+        model(ids, **given)
+    turned = tiny_model("llama")
+    ctxpeft.attach(turned, variant("offset", count), seed=0)
+    turned(ids, **given)

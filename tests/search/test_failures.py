@@ -106,7 +106,7 @@ cp -r "$DISK/study" "$WHERE/second"
 """
 
 
-@pytest.mark.parametrize(("small", "workers"), [("400k", 1), ("700k", 1), ("500k", 2)])
+@pytest.mark.parametrize(("small", "workers"), [("400k", 1), ("560k", 1), ("500k", 2)])
 def test_a_full_disk_stops_the_search_and_it_goes_on_when_there_is_room(
     small: str, workers: int, tmp_path: Path, tiny_model: Path, tiny_task: dict[str, str]
 ) -> None:

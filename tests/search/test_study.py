@@ -247,3 +247,23 @@ def test_the_study_is_plain_optuna(found: Found, tiny_job: Job) -> None:
 )
 def test_difference(old: Any, new: Any, message: str) -> None:
     assert difference(old, new) == message
+
+
+def test_rates_side_by_side_reach_what_they_reach_one_by_one(
+    found: Found, tiny_job: Job, tmp_path: Path
+) -> None:
+    job = replace(
+        tiny_job,
+        out=tmp_path,
+        space=with_settings(tiny_job.space, {"search": {"together": False, "trials": 2, "finalists": 0}}),
+    )
+    apart = search(job).rows
+    for one, other in zip(apart, found.rows, strict=False):
+        assert one.fingerprint == other.fingerprint
+        assert one.rate == other.rate
+        assert [r.value for r in one.rates] == pytest.approx([r.value for r in other.rates], rel=1e-4)
+    beside = {
+        p.parent for p in (tiny_job.out / "runs").glob("*/resolved.yaml") if "beside: true" in p.read_text()
+    }
+    assert beside
+    assert not [p for p in (tmp_path / "runs").glob("*/resolved.yaml") if "beside: true" in p.read_text()]

@@ -77,6 +77,10 @@ def test_shipped(name: str, equation: str) -> None:
             "o ← o + q'ᵀ A B, q' = q/‖q‖ / τ   [last 2 layers, heads 0, 1]",
         ),
         (
+            {"placement": "outside", "memory": {"kind": "vector"}, "scope": {"layers": {"last": 0.5}}},
+            "o ← o + b   [last 50% of the layers]",
+        ),
+        (
             {
                 "placement": "outside",
                 "merge": "scale",

@@ -73,6 +73,8 @@ CASES: list[tuple[Any, str]] = [
     (module(scope={"layers": [-1]}), f"{LAYERS}[0]: expected a whole number ≥ 0, found -1"),
     (module(scope={"layers": {"frist": 2}}), f"{LAYERS}.frist: unknown key 'frist'; did you mean 'first'?"),
     (module(scope={"layers": {"first": 1, "last": 2}}), f"{LAYERS}: expected exactly one of 'first'"),
+    (module(scope={"layers": {"last": 0}}), f"{LAYERS}.last: expected "),
+    (module(scope={"layers": {"last": 1.5}}), f"{LAYERS}.last: expected "),
     (module(scope={"layers": [1, 1]}), "modules[0].scope: 'layers' names an index twice: [1, 1]"),
     ({"name": "x"}, "expected either a non-empty list 'modules' or a mapping 'peft', found neither"),
     ({**module(), "peft": {"peft_type": "LORA"}}, "'modules' or a mapping 'peft', found both"),

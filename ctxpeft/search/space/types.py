@@ -62,6 +62,6 @@ def _read(annotation: Any, metadata: list[Any], found: dict[str, Any]) -> None:
     elif annotation is bool:
         found["boolean"] = True
     elif annotation in (int, float):
-        found["number"] = annotation
+        found.setdefault("number", annotation)  # of a count or a share the count is what is sized
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         found["model"] = annotation

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ctxpeft.errors import CtxpeftError, LawError
+from ctxpeft.hosts.positions import OutOfPositionsError
 from ctxpeft.testing.laws.evidence import Evidence
 from ctxpeft.testing.laws.ground import DoesNotApply, Host
 from ctxpeft.testing.laws.law import HostLaw, Law, SpecLaw
@@ -76,7 +77,7 @@ def _run_host(law: HostLaw, host: Host, sizes: Sequence[Size]) -> Outcome:
         host.evidence = evidence = Evidence(scaled=host.scaled)
         try:
             law.holds(host, size)
-        except DoesNotApply as why:
+        except (DoesNotApply, OutOfPositionsError) as why:
             return Outcome(law, "does not apply", str(why))
         except Exception as error:  # a broken block may fail in any way, and that is a finding
             outcome = _failed(law, host, size, evidence, error)

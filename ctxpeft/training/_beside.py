@@ -1,0 +1,220 @@
+"""Runs of one variant that differ in the learning rate alone, trained side by side in one pass a step."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import get_scheduler
+
+import ctxpeft
+from ctxpeft.tasks import Evaluation, evaluate
+from ctxpeft.training._bench import Bench
+from ctxpeft.training._callbacks import interruptible
+from ctxpeft.training._config import TrainingConfig
+from ctxpeft.training._folder import RunFolder
+from ctxpeft.training._job import borrowed, quiet
+from ctxpeft.training._methods import Method, VariantLike, load_method
+from ctxpeft.training._order import OrderedExamples
+from ctxpeft.training._result import RunResult
+from ctxpeft.training._run import resolve
+from ctxpeft.training._together import Member, Together
+from ctxpeft.training.progress import Reporter, Silent
+
+
+@dataclass
+class _Stop:
+    interrupted: bool = False
+
+
+def why_apart(bench: Bench, variant: VariantLike | Method, configs: Sequence[TrainingConfig]) -> str:
+    """Why such runs have to be trained one by one; "" where `run_beside` takes them."""
+    method = load_method(variant)
+    full = [config.resolved(method.variant, len(bench.train)) for config in configs]
+    first = full[0]
+    if method.variant is None or method.variant.peft is not None:
+        return "rows of a batch are not routed to it"
+    if bench.base.head:
+        return "a classification head is trained beside the adapter"
+    if any(c.model_copy(update={"learning_rate": first.learning_rate}) != first for c in full):
+        return "more than the learning rate differs"
+    if first.weight_decay or first.gradient_accumulation > 1 or first.gradient_checkpointing:
+        return "weight decay, accumulation and checkpointing are the Trainer's"
+    if first.patience is not None or (first.eval_every and bench.held_out):
+        return "held-out loss is measured during the run"
+    if any(isinstance(m, nn.Dropout) and m.p for m in bench.base.model.modules()):
+        return "the model draws dropout"
+    return ""
+
+
+def run_beside(
+    bench: Bench,
+    variant: VariantLike | Method,
+    configs: Sequence[TrainingConfig],
+    *,
+    out: Sequence[Path],
+    splits: Sequence[str] = ("validation",),
+    labels: bool = True,
+    reporter: Reporter | None = None,
+) -> list[RunResult]:
+    """Train and evaluate one variant at several rates; the base is bit-exact afterwards.
+
+    The data order, the loss, the clipping, the optimizer and the schedule are those of `run`; each rate has adapter and
+    optimizer of its own, and a step of all is one pass over a batch with the rows of each. So the results are those of
+    separate runs, but for the rounding of a wider batch.
+
+    Args:
+        bench: from `prepare`.
+        variant: what is trained; `why_apart` must have nothing against it.
+        configs: equal but for the learning rate.
+        out: a folder for each; finished ones are read, and the others train. Nothing is kept of an interrupted run.
+        splits: what to evaluate at the end, as in `run`; nothing is generated.
+        labels: as in `run`.
+        reporter: progress; silent when None.
+
+    Raises:
+        ValueError: these runs have to be trained apart.
+        CtxpeftError: a folder holds another configuration or is in use; or what attaching raises.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step.
+    """
+    method = load_method(variant)
+    if reason := why_apart(bench, method, configs):
+        raise ValueError(reason)
+    seed = configs[0].seed
+    drawn = bench.drawn(seed)
+    full = [config.resolved(method.variant, len(drawn.train)) for config in configs]
+    wanted = [name for name in splits if drawn.measured_on(name).examples]
+    how = {"splits": wanted, "generate": 0, "beside": True} | ({} if labels else {"labels": False})
+    folders = [
+        RunFolder(path, resolve(bench, method, config) | {"evaluate": how})
+        for path, config in zip(out, full, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(folder.locked())
+            folder.check()
+        done = [folder.finished() for folder in folders]
+        missing = [i for i, result in enumerate(done) if result is None]
+        if missing:
+            for i in missing:
+                folders[i].open()
+            pairs = [(full[i], folders[i]) for i in missing]
+            found = _train(drawn, method, pairs, wanted, labels, reporter or Silent())
+            for i, result in zip(missing, found, strict=True):
+                result.write(folders[i].path)
+                done[i] = result
+    return [result for result in done if result is not None]
+
+
+def _train(
+    bench: Bench,
+    method: Method,
+    runs: Sequence[tuple[TrainingConfig, RunFolder]],
+    splits: Sequence[str],
+    labels: bool,
+    reporter: Reporter,
+) -> list[RunResult]:
+    assert method.variant is not None
+    model, first = bench.base.model, runs[0][0]
+    data = OrderedExamples(bench.train, first.steps, first.batch_size, first.seed, first.group_by_length)
+    with borrowed(model), quiet(), _attached(model, method, len(runs), first.seed) as handles:
+        members = {
+            name: _member(handle, config)
+            for (name, handle), (config, _) in zip(handles.items(), runs, strict=True)
+        }
+        together = Together(model, members)
+        losses = _steps(bench, together, data, first, f"{method.name}, {len(runs)} rates", reporter)
+        seconds = losses.pop("seconds")[0]
+        results = []
+        for name, (config, folder) in zip(handles, runs, strict=True):
+            evaluations: dict[str, Evaluation] = {}
+            diverged = together.members[name].diverged
+            ctxpeft.activate(model, [name])
+            if not diverged:
+                for split in splits:
+                    on = bench.measured_on(split)
+                    evaluations[split] = evaluate(model, on.encoder, on.examples, 0, labels)
+            handles[name].save(folder.path / "adapter")
+            mine = losses[name]
+            results.append(
+                RunResult(
+                    method=method.name,
+                    fingerprint=method.fingerprint(),
+                    learning_rate=config.learning_rate or 0.0,
+                    seed=config.seed,
+                    steps=len(mine),
+                    tokens=data.tokens_after(len(mine)),
+                    seconds=seconds / len(runs),
+                    trainable=handles[name].num_parameters(),
+                    deployed=handles[name].num_parameters("deployed"),
+                    train_loss=mine[-1] if mine else None,
+                    held_out=[],
+                    stopped="diverged" if diverged else None,
+                    config_hash=folder.hash,
+                    evaluations=evaluations,
+                    notes=[*bench.notes, f"trained side by side with {len(runs) - 1} other rates"],
+                )
+            )
+    return results
+
+
+@contextlib.contextmanager
+def _attached(model: Any, method: Method, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    handles: dict[str, Any] = {}
+    try:
+        for i in range(count):
+            name = f"rate-{i}"
+            handles[name] = ctxpeft.attach(model, method.variant, name=name, seed=seed)  # type: ignore[arg-type]
+        yield handles
+    finally:
+        for handle in reversed(handles.values()):
+            handle.detach()
+        model.zero_grad(set_to_none=True)
+
+
+def _member(handle: Any, config: TrainingConfig) -> Member:
+    parameters = [p for p in handle.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate or 0.0, weight_decay=0.0)
+    scheduler = get_scheduler(
+        config.scheduler, optimizer, num_warmup_steps=config.warmup_steps(), num_training_steps=config.steps
+    )
+    return Member(optimizer, scheduler, config.max_grad_norm or None)
+
+
+def _steps(
+    bench: Bench,
+    together: Together,
+    data: OrderedExamples,
+    config: TrainingConfig,
+    title: str,
+    reporter: Reporter,
+) -> dict[str, list[float]]:
+    """The losses of every member by step, and under `seconds` how long it took."""
+    losses: dict[str, list[float]] = {name: [] for name in together.members}
+    device = bench.base.device
+    batches = DataLoader(data, batch_size=config.batch_size, collate_fn=bench.encoder.collator())
+    stop = _Stop()
+    started = time.perf_counter()
+    reporter.start(title, config.steps)
+    try:
+        together.model.train()
+        with interruptible(stop):
+            for step, batch in enumerate(batches, start=1):
+                names = together.running()
+                if stop.interrupted or not names:
+                    break
+                held = {key: value.to(device) for key, value in batch.items()}
+                for name, loss in together.step(dict.fromkeys(names, held)).items():
+                    losses[name].append(loss)
+                reporter.update(step, "")
+    finally:
+        reporter.stop()
+    losses["seconds"] = [time.perf_counter() - started]
+    return losses
