@@ -154,7 +154,7 @@ def written(module: dict[str, Any]) -> str:
     return "- " + "\n  ".join(lines) + "\n"
 
 
-TOKENS = 64
+ROWS, TOKENS = (2, 3), 64
 
 
 @cache
@@ -175,8 +175,9 @@ def _sketch() -> Any:
 def _flops(rows: int) -> int:
     from ctxpeft.hosts.flops import flop_counter
 
+    sketch = _sketch()
     with flop_counter() as counter:
-        _sketch().forward(rows, TOKENS)
+        sketch.forward(rows, TOKENS)
     return int(counter.get_total_flops())
 
 
@@ -188,17 +189,17 @@ def _frozen(rows: int) -> int:
 def costs(module: dict[str, Any]) -> list[tuple[str, str]]:
     """Parameters and forward FLOPs of the example in one layer of the model that ships."""
     variant = Variant.model_validate({"name": "example", "modules": [module]})
-    frozen = [_frozen(rows) for rows in (1, 2)]
+    frozen = [_frozen(rows) for rows in ROWS]
     try:
         handle = _sketch().attach(variant)
     except CtxpeftError:
         return []
     trained = handle.num_parameters()
-    one, two = (_flops(rows) - before for rows, before in zip((1, 2), frozen, strict=True))
+    few, many = (_flops(rows) - before for rows, before in zip(ROWS, frozen, strict=True))
     handle.detach()
-    size = f"{trained:,} parameters, {(two - one) // TOKENS:+,} FLOPs a token"
-    if 2 * one - two:
-        size += f", {2 * one - two:+,} a pass"
+    row = (many - few) // (ROWS[1] - ROWS[0])
+    once = few - ROWS[0] * row
+    size = f"{trained:,} parameters, {row // TOKENS:+,} FLOPs a token" + (f", {once:+,} a pass" if once else "")
     return [("cost of the example, a layer", size)]
 
 
