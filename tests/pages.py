@@ -30,6 +30,7 @@ SMALL: dict[str, list[str]] = {
     "eval": ["test_limit=6", "generate_limit=0"],
     "compare": ["--seeds", "1", "--steps", "1", *ROWS, *STEPS[1:]],
     "search": ["--trials", "1", *ROWS[1:], *STEPS, "search.finalists=0"],
+    "check": ["--law", "identity-at-init"],
 }
 LEFT_OUT = {
     "compare": {"--lr-sweep": 1, "--seeds": 2, "--steps": 2, "--sweep-steps": 2},

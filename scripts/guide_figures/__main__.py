@@ -1,8 +1,8 @@
-"""Measure the steps of the construction on trained adapters, and draw what each changes.
+r"""Measure the steps of the construction on trained adapters, and draw what each changes.
 
-    ctxpeft compare --task docstring-area --seeds 3 --lr-sweep --sweep-steps 25 --steps 100 --out runs/walk \
-        --variants prefix-tuning,length-compensated,construction-1-moved-out,construction-2-kernelised,\
-construction-3-free-matrix,prefix-tuning-plus eval_every=0 generate_limit=0
+    ctxpeft compare --data train.csv --test test.csv --seeds 1 --steps 80 --out runs/walk \
+        --variants prefix-tuning,construction-1-moved-out,construction-2-kernelised,construction-3-free-matrix,\
+prefix-tuning-plus max_length=96
     python -m scripts.guide_figures runs/walk
 
 writes docs/guide/figures/*.svg and, beside them, the numbers that are drawn, figures.json.

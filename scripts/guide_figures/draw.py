@@ -13,8 +13,7 @@ COLOURS = {
     "prefix-tuning": RED,
     "prefix-tuning, as it begins": INK,
     "prefix-tuning, trained": RED,
-    "length-compensated, trained": BLUE,
-    "length-compensated": AMBER,
+    "length-compensated, as it begins": BLUE,
     "construction-1-moved-out": BLUE,
     "construction-2-kernelised": GREEN,
     "construction-3-free-matrix": AMBER,
@@ -113,31 +112,10 @@ def _dropped(axes: Any, found: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _worth(axes: Any, found: dict[str, Any]) -> None:
-    for row, (name, about) in enumerate(found.items()):
-        colour = COLOURS[name]
-        axes.plot(
-            [about["low"], about["high"]],
-            [row, row],
-            color=colour,
-            linewidth=6,
-            alpha=0.3,
-            solid_capstyle="round",
-        )
-        axes.scatter(about["values"], [row] * len(about["values"]), s=22, color=colour, zorder=3)
-    axes.set_yticks(
-        range(len(found)), [f"{name}\n{about['trainable']:,} parameters" for name, about in found.items()]
-    )
-    axes.invert_yaxis()
-    axes.set_xlabel("test accuracy; points are seeds, bars 95 % intervals of the mean")
-    axes.grid(axis="y", visible=False)
-
-
 DRAWINGS: dict[str, Callable[[Any, Any], None]] = {
     "competition": _competition,
     "moved-out": _moved_out,
     "kernel": _kernel,
     "free-matrix": _free_matrix,
     "dropped": _dropped,
-    "worth": _worth,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +37,23 @@ def measure(runs: Path) -> dict[str, Any]:
     base = load_base("ctxpeft-mini")
     ids = windows(base.tokenizer, shipped_texts(), max(LENGTHS), WINDOWS)
     handles: dict[str, Handle] = {}
-    for name in (*STEPS, "length-compensated"):
+    for name in STEPS:
         handles[name] = ctxpeft.load(base.model, adapter(runs, name), name=name)  # type: ignore[assignment]
-    handles["as it begins"] = ctxpeft.attach(base.model, "prefix-tuning", name="begins", seed=0)  # type: ignore[assignment]
+    begins: dict[str, Handle] = {
+        name: ctxpeft.attach(base.model, name, name=f"{name}-begins", seed=0)  # type: ignore[misc]
+        for name in ("prefix-tuning", "length-compensated")
+    }
     with torch.no_grad():
         return {
             "competition": {
-                "prefix-tuning, as it begins": weights(handles["as it begins"], ids),
+                "prefix-tuning, as it begins": weights(begins["prefix-tuning"], ids),
                 "prefix-tuning, trained": weights(handles["prefix-tuning"], ids),
-                "length-compensated, trained": weights(handles["length-compensated"], ids),
+                "length-compensated, as it begins": weights(begins["length-compensated"], ids),
             },
             "moved-out": {name: shares(handles[name], ids) for name in STEPS[:2]},
             "kernel": {name: slots_read(handles[name], ids) for name in STEPS[1:3]},
             "free-matrix": {name: spectra(handles[name], ids) for name in STEPS[2:4]},
             "dropped": {name: layers(handles[name], ids) for name in STEPS[3:]},
-            "worth": worth(runs),
             "effective rank": {name: ranks(handles[name], ids) for name in STEPS},
         }
 
@@ -145,18 +146,3 @@ def _effective(module: Any, capture: Capture) -> Tensor:
         weight = weight / weight.sum(-1, keepdim=True)
     entropy = -(weight * weight.clamp_min(1e-30).log()).sum(-1)
     return entropy.exp()
-
-
-def worth(runs: Path) -> dict[str, Any]:
-    """Test accuracy of each step by seed, its interval and its rate, as the comparison wrote them."""
-    result = json.loads((runs / "compare.json").read_text(encoding="utf-8"))
-    return {
-        entry["name"]: {
-            "values": entry["values"],
-            "low": entry["interval"]["low"],
-            "high": entry["interval"]["high"],
-            "trainable": entry["trainable"],
-            "rate": entry["learning_rate"],
-        }
-        for entry in result["entries"]
-    }

@@ -199,7 +199,9 @@ def costs(module: dict[str, Any]) -> list[tuple[str, str]]:
     handle.detach()
     row = (many - few) // (ROWS[1] - ROWS[0])
     once = few - ROWS[0] * row
-    size = f"{trained:,} parameters, {row // TOKENS:+,} FLOPs a token" + (f", {once:+,} a pass" if once else "")
+    size = f"{trained:,} parameters, {row // TOKENS:+,} FLOPs a token" + (
+        f", {once:+,} a pass" if once else ""
+    )
     return [("cost of the example, a layer", size)]
 
 
