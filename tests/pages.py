@@ -11,9 +11,9 @@ import re
 import runpy
 import shlex
 import sys
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -53,7 +53,8 @@ class Page:
 
     def run(self) -> int:
         """All blocks, in the current folder; returns how many commands and Python blocks were run."""
-        scope: dict[str, Any] = {"__name__": "page"}
+        module = sys.modules["page"] = types.ModuleType("page")  # where pydantic looks up annotations
+        scope = vars(module)
         ran = 0
         for block in FENCE.finditer(self.path.read_text(encoding="utf-8")):
             if block["title"]:

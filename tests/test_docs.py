@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +18,9 @@ import pytest
 import ctxpeft
 from ctxpeft.cli import main
 from ctxpeft.cli._model import empty_model
+from ctxpeft.data import mini_model_path, task_path
 from ctxpeft.hosts.count import count_parameters
-from ctxpeft.shipped import shipped_names
+from ctxpeft.shipped import shipped_file, shipped_names
 from scripts.pages import MARK, PARTS, filled, written
 from scripts.pages.marks import file
 from scripts.pages.mathml import lift, lower
@@ -25,10 +30,55 @@ from tests.tasks.tiny import tiny_model, tiny_task
 
 __all__ = ["tiny_model", "tiny_task"]
 
+
+def _with_csv(page: Path) -> Page:
+    """The files of the five minutes lie there already, and a variant of one's own."""
+    for split, rows in (("train", 48), ("test", 12)):
+        found = [json.loads(line) for line in (task_path("docstring-area") / f"{split}.jsonl").open()][:rows]
+        with Path(f"{split}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(found)
+    if "cp prefix-tuning-plus mine.yaml" not in page.read_text(encoding="utf-8"):
+        shutil.copy(shipped_file("variants", "prefix-tuning-plus") or "", "mine.yaml")
+    return Page(page)
+
+
+def _hub(page: Path) -> Page:
+    """The shipped model stands for models of the hub."""
+    base = str(mini_model_path())
+    names = ("Qwen/Qwen2.5-0.5B", "meta-llama/Llama-3.2-3B")
+    return Page(page, dict.fromkeys(names, base))
+
+
+def _machines(page: Path) -> Page:
+    found = _with_csv(page)
+    found.replaced["postgresql://searcher@host/searches"] = f"sqlite:///{Path('shared.db').resolve()}"
+    return found
+
+
+def _trouble(page: Path) -> Page:
+    found = _with_csv(page)
+    small = ["limit=16", "test_limit=4", "validation_limit=4", "generate_limit=0", "steps=1", "batch_size=2"]
+    train = ["train", "--task", "docstring-area", "--variant", "prefix-tuning-plus", "--out", "runs/once"]
+    assert main([*train, *small]) == 0
+    search = ["search", "quickstart", "--out", "runs/search", "--trials", "0", "search.finalists=0"]
+    assert main([*search, *small[1:3], *small[4:]]) == 0
+    return found
+
+
 RUN: dict[str, tuple[Callable[[Path], Page], int]] = {
     "start.md": (Page, 11),
     "guide/index.md": (Page, 3),
-    "guide/construction.md": (Page, 9),
+    "guide/construction.md": (_with_csv, 9),
+    "guide/choosing.md": (_with_csv, 4),
+    "guide/worked-example.md": (lambda page: replace(_with_csv(page), codes={"ctxpeft validate half": 2}), 8),
+    "guide/next-variant.md": (_with_csv, 8),
+    "recipes/your-data.md": (_hub, 9),
+    "recipes/search-on-many-machines.md": (_machines, 2),
+    "recipes/add-a-host.md": (Page, 5),
+    "recipes/add-a-task.md": (Page, 5),
+    "troubleshooting.md": (_trouble, 13),
 }
 """Pages that are run whole, each with how many commands and Python blocks it has at least."""
 

@@ -38,6 +38,16 @@ STYLE = {
     "legend.frameon": False,
 }
 
+ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1),
+    "ncols": 3,
+    "borderaxespad": 0.2,
+    "handlelength": 1.4,
+    "columnspacing": 1.2,
+    "fontsize": 9,
+}
+
 
 def draw(name: str, found: dict[str, Any], path: Path) -> None:
     """Write one picture."""
@@ -63,7 +73,7 @@ def _lines(axes: Any, found: dict[str, list[dict[str, float]]], label: str) -> N
             [p["least"] for p in points],
             [p["most"] for p in points],
             color=COLOURS[name],
-            alpha=0.14,
+            alpha=0.1,
             linewidth=0,
         )
     axes.set_xscale("log", base=2)
@@ -71,7 +81,7 @@ def _lines(axes: Any, found: dict[str, list[dict[str, float]]], label: str) -> N
     axes.set_ylim(0, None)
     axes.set_xlabel("tokens that the query sees (line: mean of layers, band: their range)")
     axes.set_ylabel(label)
-    axes.legend()
+    axes.legend(**ABOVE)
 
 
 def _competition(axes: Any, found: dict[str, Any]) -> None:
@@ -88,17 +98,17 @@ def _kernel(axes: Any, found: dict[str, Any]) -> None:
         axes.stairs(about["queries"], about["edges"], color=COLOURS[name], label=name, linewidth=1.2)
     axes.set_xlabel("slots that a query reads (exp of the entropy of its weights)")
     axes.set_ylabel("share of queries")
-    axes.legend(loc="upper left")
+    axes.legend(**ABOVE)
 
 
 def _free_matrix(axes: Any, found: dict[str, Any]) -> None:
     for name, values in found.items():
         axes.plot(range(1, len(values) + 1), values, color=COLOURS[name], label=name)
     axes.set_yscale("log")
-    axes.set_ylim(1e-7, 1.5)
-    axes.set_xlabel("eigenvalue of the covariance of what is added, heads side by side")
+    axes.set_ylim(1e-8, 1.5)
+    axes.set_xlabel("eigenvalue of the covariance of the answers, heads side by side")
     axes.set_ylabel("share of its variance")
-    axes.legend()
+    axes.legend(**ABOVE)
 
 
 def _dropped(axes: Any, found: dict[str, Any]) -> None:
@@ -109,7 +119,7 @@ def _dropped(axes: Any, found: dict[str, Any]) -> None:
     axes.set_xlabel("layer")
     axes.set_ylabel("share of the memory in o")
     axes.grid(axis="x", visible=False)
-    axes.legend()
+    axes.legend(**ABOVE)
 
 
 DRAWINGS: dict[str, Callable[[Any, Any], None]] = {

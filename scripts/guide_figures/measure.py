@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 
 import ctxpeft
-from ctxpeft.analysis.diagnose import spectrum
 from ctxpeft.analysis.diagnose._spectrum import eigenvalues
 from ctxpeft.analysis.diagnose._texts import alone, read, seen, windows
 from ctxpeft.blocks.capture import Capture
@@ -18,6 +18,7 @@ from ctxpeft.cli.diagnose import shipped_texts
 from ctxpeft.errors import DataError
 from ctxpeft.hosts.controller import controller_of
 from ctxpeft.hosts.handle import Handle
+from ctxpeft.hosts.watching import Sight
 from ctxpeft.training import load_base
 
 STEPS = (
@@ -54,7 +55,6 @@ def measure(runs: Path) -> dict[str, Any]:
             "kernel": {name: slots_read(handles[name], ids) for name in STEPS[1:3]},
             "free-matrix": {name: spectra(handles[name], ids) for name in STEPS[2:4]},
             "dropped": {name: layers(handles[name], ids) for name in STEPS[3:]},
-            "effective rank": {name: ranks(handles[name], ids) for name in STEPS},
         }
 
 
@@ -72,18 +72,29 @@ def weights(handle: Handle, ids: Tensor) -> list[dict[str, float]]:
 
 
 def shares(handle: Handle, ids: Tensor) -> list[dict[str, float]]:
-    """|change| / (|change| + |o|) by the number of tokens that a query sees."""
-    return _by_length([_share(s.change, s.output).mean((0, 1)) for s in seen(handle, ids)])
+    """Share of the memory in the output, by the number of tokens that a query sees."""
+    return _by_length([_share(*_two(handle, sight)).mean((0, 1)) for sight in seen(handle, ids)])
 
 
 def layers(handle: Handle, ids: Tensor) -> list[float]:
-    """|change| / (|change| + |o|) of each layer, mean over tokens and heads."""
-    return [float(_share(s.change, s.output).mean()) for s in seen(handle, ids)]
+    """Share of the memory in the output of each layer, mean over tokens and heads."""
+    return [float(_share(*_two(handle, sight)).mean()) for sight in seen(handle, ids)]
 
 
-def _share(change: Tensor, output: Tensor) -> Tensor:
-    change, output = change.norm(dim=-1), output.norm(dim=-1)
-    return change / (change + output + 1e-12)
+def _two(handle: Handle, sight: Sight) -> tuple[Tensor, Tensor]:
+    """What the output is the sum of: the memory's answer with its weight, and what is left of the content."""
+    module = handle.variant.modules[0]
+    if sight.weight is not None:
+        taken: Tensor | float = sight.weight[..., None]
+    else:
+        taken = float(module.gate.value) if module.merge == "mix" else 0.0
+    return sight.change + taken * sight.output, (1 - taken) * sight.output
+
+
+def _share(answer: Tensor, content: Tensor) -> Tensor:
+    """|answer| / (|answer| + |content|)."""
+    answer, content = answer.norm(dim=-1), content.norm(dim=-1)
+    return answer / (answer + content + 1e-12)
 
 
 def _by_length(rows: list[Tensor]) -> list[dict[str, float]]:
@@ -96,15 +107,9 @@ def _by_length(rows: list[Tensor]) -> list[dict[str, float]]:
 
 
 def spectra(handle: Handle, ids: Tensor) -> list[float]:
-    """Share of each eigenvalue in the variance of the bias, heads side by side, mean over layers."""
-    found = [eigenvalues(sight) for sight in seen(handle, ids)]
+    """Share of each eigenvalue in the variance of the memory's answers, heads side by side, mean over layers."""
+    found = [eigenvalues(replace(sight, change=_two(handle, sight)[0])) for sight in seen(handle, ids)]
     return [float(v) for v in torch.stack([v / v.sum() for v in found]).mean(0)]
-
-
-def ranks(handle: Handle, ids: Tensor) -> float:
-    """Mean over layers of the effective rank that `ctxpeft diagnose --what spectrum` prints."""
-    rows = spectrum({"x": handle}, ids).to_dict()["rows"]
-    return float(sum(row["effective rank"] for row in rows) / len(rows))
 
 
 def slots_read(handle: Handle, ids: Tensor) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from ctxpeft.spec.latex import NotationError, formula, split
 
 
@@ -18,7 +20,10 @@ def code(text: str) -> str:
 
 def latex(text: str) -> str:
     """Blackboard notation as LaTeX of macros that a code host allows. Raises NotationError."""
-    return formula(text).replace(r"\operatorname{", r"\mathrm{")
+    found = formula(text).replace(r"\operatorname{", r"\mathrm{")
+    if any(unicodedata.category(character) == "Lm" for character in found):
+        raise NotationError(f"'{text}' has a raised letter")
+    return found
 
 
 def maths(text: str) -> str:
