@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import json
 import os
 import re
 from collections.abc import Callable
@@ -24,17 +23,6 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml"}
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put every generated part and every file in its place."""
     return MARK.sub(lambda match: file(match[2]) if match[1] == "file" else PARTS[match[2]](), markdown)
-
-
-def on_post_build(config: Any, **_: Any) -> None:
-    """Publish the JSON schemas, where the first line of a variant file points editors to them."""
-    from ctxpeft.search.spacefile import SpaceFile
-    from ctxpeft.spec.schema import variant_schema
-
-    folder = Path(config["site_dir"]) / "schema"
-    folder.mkdir(exist_ok=True)
-    for name, schema in (("variant", variant_schema()), ("space", SpaceFile.model_json_schema())):
-        (folder / f"{name}.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
 
 
 def file(path: str) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ctxpeft import __version__
-from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._arguments import WHAT, JsonOption
+from ctxpeft.cli._complete import models
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import aligned
 from ctxpeft.errors import CtxpeftError
@@ -22,13 +23,24 @@ EXTRAS = {"peft": "peft", "datasets": "data", "matplotlib": "plots", "psycopg2":
 def command(
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Also ask whether this model can host variants.", metavar="M"),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Also ask whether this model can host variants.",
+            metavar="M",
+            rich_help_panel=WHAT,
+            autocompletion=models,
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> int:
     """Say what is installed, what the machine has, whether every block loads and whether a model is supported.
 
     Exits 1 if a block does not load or the model is not supported.
+
+    Examples:
+      ctxpeft doctor
+      ctxpeft doctor --model ./model --json
     """
     result: dict[str, Any] = {
         "versions": _versions(),

@@ -15,7 +15,6 @@ from ctxpeft.spec.peft import PeftSpec
 from ctxpeft.spec.yaml_lines import dump_yaml
 
 DESCRIPTIVE = ("name", "title", "source", "regime", "differs", "training")
-HEADER = "# yaml-language-server: $schema=https://ctxpeft.github.io/schema/variant.json\n"
 
 
 class TrainingHints(Spec):
@@ -62,7 +61,7 @@ class Variant(Spec):
         With `defaults` every value is written out: a file that is kept means the same when a default changes.
         """
         data = self.model_dump(mode="json", exclude_none=True) if defaults else self.to_dict()
-        text = HEADER + dump_yaml(data)
+        text = dump_yaml(data)
         if path is not None:
             from ctxpeft.files import write_text
 
