@@ -3,7 +3,7 @@
 # make lint     ruff and mypy alone
 # make integrations  install lm-eval and torchao too, then run the tests that need them
 # make docs     the documentation, strict
-# make schema   the JSON schemas that editors complete variants and spaces by
+# make schema   docs/schema, by which editors complete variants and spaces, after a change of the specs
 # make dist     sdist and wheel, tried outside the repository
 # make clean    remove everything that make made
 
@@ -26,29 +26,25 @@ integrations: $(VENV)/.installed-dev
 	$(PIP) --editable '.[dev,eval,quant]'
 	$(BIN)/python -m pytest tests/integrations tests/training/test_quantized.py tests/test_docs.py
 
-lint: $(VENV)/.installed-dev schema
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-schema: schema/variant.json schema/space.json
+schema: $(VENV)/.installed
+	$(BIN)/ctxpeft schema variant > docs/schema/variant.json
+	$(BIN)/ctxpeft schema space > docs/schema/space.json
 
-schema/%.json: $(VENV)/.installed $(wildcard ctxpeft/spec/*.py ctxpeft/blocks/*/*.py ctxpeft/search/spacefile.py)
-	@mkdir -p schema
-	$(BIN)/ctxpeft schema $* > $@
-
-dist: schema
-	rm -rf dist ctxpeft/_shipped
-	mkdir -p ctxpeft/_shipped && cp -R schema ctxpeft/_shipped/
+dist: $(VENV)/.installed-dev
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation
-	rm -rf ctxpeft/_shipped
-	scripts/check_wheel.sh dist/*.whl
+	PYTHON=$(BIN)/python scripts/check_wheel.sh dist/*.whl
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site schema ctxpeft/_shipped .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" scripts/make_venv.sh

@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def shipped_folder(kind: str) -> Path:
-    """The folder of shipped `variants`, `search` spaces or their `schema`s (made by `make`, and part of a release)."""
+    """The folder of the shipped `variants`, `search` spaces, or of their schemas, `docs/schema`."""
     inside = _PACKAGE / "_shipped" / kind
     return inside if inside.is_dir() else _PACKAGE.parent / kind
 

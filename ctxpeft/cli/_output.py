@@ -41,6 +41,18 @@ def emit(command: str, result: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def emit_plan(command: str, plan: Mapping[str, Any], json: bool) -> None:
+    """What `--dry-run` prints: that nothing happened, and what would; `{"plan": ...}` with `--json`."""
+    if json:
+        emit(command, {"plan": plan})
+        return
+    console = stdout()
+    console.print("Nothing was run or written. The plan:", markup=False)
+    for key, value in plan.items():
+        shown = repr(value) if isinstance(value, str) else str(value)
+        console.print(f"  {key}: {shown}", markup=False)
+
+
 def note(text: str) -> None:
     """One line of information on standard error."""
     stderr().print(f"note: {text}", markup=False)

@@ -9,6 +9,7 @@ from typing import Any
 from ctxpeft.spec.schema import DIALECT, variant_schema
 
 SCHEMAS = ("variant", "space")
+_LEFT_OPEN = "left-open"
 
 
 def schema(kind: str) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 def schema_text(kind: str) -> str:
     """The schema as a file holds it."""
-    return json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(schema(kind), indent=1, ensure_ascii=False) + "\n"
 
 
 def space_schema() -> dict[str, Any]:
@@ -28,29 +29,37 @@ def space_schema() -> dict[str, Any]:
     from ctxpeft.search.spacefile import SpaceFile
 
     found, blocks = SpaceFile.model_json_schema(), variant_schema()["$defs"]
+    definitions = found["$defs"]
+    definitions[_LEFT_OPEN] = {"anyOf": [{"enum": ["any", "solve"]}, {"type": "object"}]}
     for name, block in blocks.items():
-        found["$defs"].setdefault(name, _pattern_of(block, blocks))
+        for key, values in _values_of(name, block, blocks):
+            definitions[key] = values
+        definitions.setdefault(name, _pattern_of(name, block))
     template = {"anyOf": [{"$ref": "#/$defs/ModuleSpec"}, {"const": "any"}]}
-    found["$defs"]["PositionSpec"]["properties"]["templates"]["additionalProperties"] = template
+    definitions["PositionSpec"]["properties"]["templates"]["additionalProperties"] = template
     return found
 
 
-def _pattern_of(block: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
-    """A block of which every value may be left open."""
+def _pattern_of(name: str, block: dict[str, Any]) -> dict[str, Any]:
+    """A block of which every value may be left open, or be one of a list."""
     if "properties" not in block:
         return block
-    properties = {key: _open(value, blocks) for key, value in block["properties"].items()}
-    kept = {key: value for key, value in block.items() if key != "required"}
-    return {**kept, "properties": {**properties, "*": {"const": "any"}}}
+    properties: dict[str, Any] = {"*": {"const": "any"}}
+    for key in block["properties"]:
+        one = {"$ref": f"#/$defs/{name}.{key}"}
+        items = {"anyOf": [one, {"type": "array"}]}
+        properties[key] = {"anyOf": [one, {"type": "array", "minItems": 1, "items": items}]}
+    return {**{key: value for key, value in block.items() if key != "required"}, "properties": properties}
 
 
-def _open(value: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
-    """A value, its short form, a choice of them, or what stands for any of them."""
-    short = [
-        blocks[name]["properties"]["kind"]["const"] for name in _references(value) if _is_kind(blocks[name])
-    ]
-    one = [value, *([{"enum": short}] if short else []), {"enum": ["any", "solve"]}, {"type": "object"}]
-    return {"anyOf": [*one, {"type": "array", "minItems": 1, "items": {"anyOf": [*one, {"type": "array"}]}}]}
+def _values_of(
+    name: str, block: dict[str, Any], blocks: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For every key of a block the name of a definition, and a value, its short form, or what stands for any value."""
+    for key, value in block.get("properties", {}).items():
+        kinds = [blocks[other] for other in _references(value) if _is_kind(blocks[other])]
+        short = [{"enum": [kind["properties"]["kind"]["const"] for kind in kinds]}] if kinds else []
+        yield f"{name}.{key}", {"anyOf": [value, *short, {"$ref": f"#/$defs/{_LEFT_OPEN}"}]}
 
 
 def _is_kind(block: dict[str, Any]) -> bool:

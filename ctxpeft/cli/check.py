@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctxpeft.cli import _output
-from ctxpeft.cli._arguments import RUN, JsonOption, ModelOption
+from ctxpeft.cli._arguments import RUN, DryRunOption, JsonOption, ModelOption
 from ctxpeft.cli._complete import variants
 from ctxpeft.cli._tables import print_table
 from ctxpeft.errors import LawError, SpecError
@@ -36,6 +36,7 @@ def command(
         list[str] | None,
         typer.Option("--law", help="Only this law; may be given again.", metavar="ID", rich_help_panel=RUN),
     ] = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check on a model that a variant obeys the laws: small batches in ascending size, the model left as it was.
@@ -63,6 +64,10 @@ def command(
 
     count_parameters(base.model, method.variant)
     host = Host(base.model, method.variant, MOVED, base.tokenizer, scaled=True)
+    if dry_run:
+        plan = {"variant": host.variant.name, "model": model, "dtype": str(host.dtype).removeprefix("torch.")}
+        _output.emit_plan("check", {**plan, "laws": {law.id: law.statement for law in chosen}}, json)
+        return
     outcomes = _run(chosen, host)
     if json:
         _output.emit("check", _result(outcomes, host, model))

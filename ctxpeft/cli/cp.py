@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._arguments import OUTPUT, JsonOption
 from ctxpeft.cli._complete import shipped
 from ctxpeft.cli._output import emit, note
 from ctxpeft.errors import SpecError, did_you_mean
@@ -28,7 +28,9 @@ def command(
     schema: Annotated[
         bool,
         typer.Option(
-            "--schema/--no-schema", help="Write the schema that editors complete the file by beside it."
+            "--schema/--no-schema",
+            help="Write the schema that editors complete the file by beside it.",
+            rich_help_panel=OUTPUT,
         ),
     ] = True,
     json: JsonOption = False,
@@ -81,7 +83,7 @@ def _schema(kind: str) -> str:
 
     from ctxpeft.shipped import shipped_folder
 
-    ready = shipped_folder("schema") / f"{kind}.json"
+    ready = shipped_folder("docs/schema") / f"{kind}.json"
     owners = {entry.dist.name for entry in entry_points(group="ctxpeft.blocks") if entry.dist is not None}
     if ready.is_file() and owners == {"ctxpeft"}:
         return ready.read_text(encoding="utf-8")

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxpeft.cli import _output
-from ctxpeft.cli._arguments import DATA, OUTPUT, RUN, WHAT, JsonOption, ModelOption, numbers
+from ctxpeft.cli._arguments import (
+    DATA,
+    OUTPUT,
+    RUN,
+    WHAT,
+    DryRunOption,
+    JsonOption,
+    ModelOption,
+    numbers,
+)
 from ctxpeft.errors import DataError, SpecError, did_you_mean
 from ctxpeft.extras import require
 
@@ -83,6 +92,7 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure what adapters do: dilution, spectrum, attention shift, gates, who reads, what slots say.
@@ -100,6 +110,11 @@ def command(
     base = load_base(model)
     ids = windows_of(base, text, max(counts), windows)
     handles = attached(base, adapters)
+    if dry_run:
+        rows, length = ids.shape
+        plan = {"model": model, "adapters": list(handles), "instruments": names}
+        _output.emit_plan("diagnose", {**plan, "windows": rows, "tokens_a_window": length}, json)
+        return
     found = [measure(name, base, handles, ids, counts) for name in names]
     if out is not None:
         for diagnosis in found:

@@ -12,6 +12,7 @@ from ctxpeft.cli._arguments import (
     DATA,
     WHAT,
     DataOption,
+    DryRunOption,
     JsonOption,
     ModelOption,
     OverridesArgument,
@@ -50,13 +51,14 @@ def command(
             autocompletion=splits,
         ),
     ] = "test",
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> int:
     """Evaluate on a task's test data, or on files; an adapter brings its prompt and labels along.
 
     Examples:
       ctxpeft eval --task docstring-area
-      ctxpeft eval --adapter runs/first --task docstring-area
+      ctxpeft eval --adapter runs/first --task docstring-area --dry-run
       ctxpeft eval --model ./model --adapter runs/mine --data test.csv --json
     """
     import ctxpeft
@@ -78,9 +80,20 @@ def command(
         ctxpeft.load(base.model, adapter)
     encoder = encoder_for(base, found)
     results: dict[str, Any] = {}
-    for name in names:
-        if name == names[0] or found.split(name):
-            results[name] = evaluate(base.model, encoder, found.split(name)).summary()
+    wanted = [name for name in names if name == names[0] or found.split(name)]
+    if dry_run:
+        facts = {
+            "model": model,
+            "adapter": adapter and str(adapter),
+            "task": found.spec.name,
+            "kind": found.kind,
+        }
+        sizes = {name: len(found.split(name)) for name in wanted}
+        plan = {**facts, "labels": list(found.labels), "examples": sizes, "notes": list(found.notes)}
+        _output.emit_plan("eval", plan, json)
+        return 0
+    for name in wanted:
+        results[name] = evaluate(base.model, encoder, found.split(name)).summary()
     if json:
         payload = {"model": model, "adapter": adapter, "task": found.spec.name, "evaluations": results}
         _output.emit("eval", {**payload, "notes": list(found.notes)})

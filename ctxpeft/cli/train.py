@@ -100,14 +100,11 @@ def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> i
         **task_facts(bench),
     }
     if json:
-        _output.emit(
-            "train", {"plan": {**plan, "cost": cost if isinstance(cost, str) else cost and cost.plain()}}
-        )
+        plan["cost"] = cost if isinstance(cost, str) else cost and cost.plain()
+    _output.emit_plan("train", plan, json)
+    if json:
         return 0
     console = _output.stdout()
-    console.print("Nothing was run or written. The plan:", markup=False)
-    for key, value in plan.items():
-        console.print(f"  {key}: {value!r}" if isinstance(value, str) else f"  {key}: {value}", markup=False)
     for line in [f"cost: {cost}"] if isinstance(cost, str) else cost.lines() if cost else ():
         console.print(f"  {line}", markup=False)
     return 0
