@@ -113,10 +113,10 @@ def command(
       ctxpeft search quickstart
       ctxpeft search quickstart --dry-run
       ctxpeft search equation --model ./model --data train.csv --test test.csv --out runs/equation
-      ctxpeft search space.yaml --task docstring-area --trials 60 --workers 2 steps=120 search.keep=0.4
+      ctxpeft search space.yaml --model ./model --task docstring-area --trials 60 search.keep=0.4
       ctxpeft search full-equation --model ./model --task trec.yaml --task sst2.yaml --out runs/both
       ctxpeft search full-equation --model ./model --task trec.yaml --from study.json --trials 80 --out runs/more
-      ctxpeft search equation --task docstring-area --storage postgresql://user@host/db --study trec
+      ctxpeft search space.yaml -m ./model -t trec.yaml --workers 2 --storage postgresql://user@host/db --study trec
     """
     from ctxpeft.search.spacefile import load_space
 

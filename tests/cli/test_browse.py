@@ -193,21 +193,44 @@ def test_show_on_no_model(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_cp(tmp_path: Path, capsys: Capture) -> None:
+    """The file is the shipped one; only its first line, which names the schema, is another."""
     source = shipped_file("variants", "prefix-tuning-plus")
     assert source is not None
-    target = tmp_path / "mine.yaml"
-    assert run(capsys, "cp", "prefix-tuning-plus", target).code == 0
-    assert target.read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
+    head, body = source.read_text(encoding="utf-8").split("\n", 1)
+    assert head == "# yaml-language-server: $schema=../docs/schema/variant.json"
+    target, schema = tmp_path / "mine.yaml", tmp_path / "variant.schema.json"
+    done = run(capsys, "cp", "prefix-tuning-plus", target)
+    assert (done.code, str(schema) in done.err) == (0, True)
+    copied = f"# yaml-language-server: $schema=variant.schema.json\n{body}"
+    assert target.read_text(encoding="utf-8") == copied
+    assert json.loads(schema.read_text(encoding="utf-8")) == json.loads(run(capsys, "schema").out)
     again = run(capsys, "cp", "prefix-tuning", target)
     assert again.code == 2
     assert again.err.startswith(f"error: {target}: exists already")
-    assert target.read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
-    assert sorted(tmp_path.iterdir()) == [target]
+    assert target.read_text(encoding="utf-8") == copied
+    assert sorted(tmp_path.iterdir()) == [target, schema]
+
+
+def test_cp_keeps_a_foreign_schema_and_writes_none_that_is_not_wanted(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    foreign = tmp_path / "variant.schema.json"
+    foreign.write_text('{"$comment": "mine"}')
+    assert run(capsys, "cp", "ia3", tmp_path / "a.yaml").code == 0
+    assert foreign.read_text() == '{"$comment": "mine"}'
+    target = tmp_path / "folder" / "b.yaml"
+    target.parent.mkdir()
+    assert run(capsys, "cp", "gates", target, "--no-schema").code == 0
+    assert list(target.parent.iterdir()) == [target]
+    assert "yaml-language-server" not in target.read_text(encoding="utf-8")
+    assert run(capsys, "validate", target).code == 0
 
 
 def test_cp_into_a_folder(tmp_path: Path, capsys: Capture) -> None:
     result = run(capsys, "cp", "ia3", tmp_path, "--json").result
-    assert result == {"name": "ia3", "file": str(tmp_path / "ia3.yaml")}
+    schema = tmp_path / "variant.schema.json"
+    assert result == {"name": "ia3", "file": str(tmp_path / "ia3.yaml"), "schema": str(schema)}
+    assert schema.is_file()
     assert (tmp_path / "ia3.yaml").is_file()
 
 
@@ -224,8 +247,9 @@ def test_cp_nothing(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_schema(capsys: Capture) -> None:
-    assert json.loads(run(capsys, "schema").out) == variant_schema()
-    assert run(capsys, "schema", "variant", "--json").result == variant_schema()
+    printed = json.loads(run(capsys, "schema").out)
+    assert printed == {**variant_schema(), "$comment": "written by: ctxpeft schema variant"}
+    assert run(capsys, "schema", "variant", "--json").result == printed
     assert "modules" in json.loads(run(capsys, "schema", "space").out)["properties"]
     assert run(capsys, "schema", "spaces").err.endswith("did you mean 'space'?\n")
 

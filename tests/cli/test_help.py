@@ -52,8 +52,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     (folder / "model").symlink_to(mini_model_path())
     for name in ("variants", "search", "docs"):
         (folder / name).symlink_to(repository / name)
-    rows = sentences(60, 1)
-    for name in ("train", "test"):
+    for name, count, seed in (("test", 30, 2), ("train", 60, 1)):
+        rows = sentences(count, seed)
         lines = [f"{row['text']},{row['label']}" for row in rows]
         (folder / f"{name}.csv").write_text("\n".join(["text,label", *lines, ""]))
         write_jsonl(folder / f"{name}.jsonl", rows)
@@ -67,10 +67,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     assert main(["cp", "placement", str(folder / "space.yaml"), "--no-schema"]) == 0
     assert main(["validate", *map(str, folder.glob("*.yaml"))]) == 0
     quick = ["steps=1", "limit=24", "batch_size=2", "eval_every=0", *SMALL]
-    for name in ("first", "mine", "prefix", "plus"):
-        variant = "prefix-tuning" if name == "prefix" else "prefix-tuning-plus"
-        out = ["--out", str(folder / "runs" / name)]
-        assert main(["train", "-v", variant, "--task", "docstring-area", *out, *quick]) == 0
+    runs = folder / "runs"
+    for name, data in (
+        ("first", ["--task", "docstring-area"]),
+        ("mine", ["--data", str(folder / "train.csv")]),
+    ):
+        out = ["--out", str(runs / name)]
+        assert main(["train", "-v", "prefix-tuning-plus", *data, *out, *quick]) == 0
+    (runs / "prefix").symlink_to(runs / "first")
+    (runs / "plus").symlink_to(runs / "mine")
     return folder
 
 
@@ -113,6 +118,8 @@ def test_every_example_runs(
         pytest.skip("tests/cli/test_search.py reports on searches that ran")
     if name == "reproduce" and "--dry-run" not in line:
         pytest.skip("tests/training/test_reproduce.py trains again")
+    if name == "search" and f"{line} --dry-run" in [other for _, other in every_example()]:
+        pytest.skip("the same as with --dry-run")
     monkeypatch.chdir(desk)
     args = shlex.split(line.partition(" > ")[0])[1:]
     if name == "cp":
@@ -228,3 +235,25 @@ def test_help_is_there_at_once() -> None:
         )
         best = min(best, time.perf_counter() - start)
     assert best < 1.0
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        (["check", "prefix-tuning"], "laws"),
+        (["diagnose", "-a", "prefix-tuning", "--lengths", "1,4"], "instruments"),
+        (["eval", "--task", "docstring-area", "test_limit=4"], "examples"),
+        (["reproduce", "runs/first"], "training"),
+    ],
+)
+def test_dry_runs_say_what_would_run(
+    args: list[str], key: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(desk)
+    before = sorted(desk.rglob("*"))
+    plan = run(capsys, *args, "--dry-run", "--json").result["plan"]
+    assert plan[key]
+    done = run(capsys, *args, "--dry-run")
+    assert done.out.startswith("Nothing was run or written. The plan:\n")
+    assert all(f"  {name}: " in done.out for name in plan)
+    assert sorted(desk.rglob("*")) == before
