@@ -19,8 +19,8 @@ from tests.mutation import stale_edits
 MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|farm|root)/")
 
 
-def pins(repository: Path) -> dict[str, Version]:
-    lines = (repository / "constraints.txt").read_text().splitlines()
+def pins(repository: Path, file: str = "constraints.txt") -> dict[str, Version]:
+    lines = (repository / file).read_text().splitlines()
     found = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, version in found}
 
@@ -81,3 +81,25 @@ def test_every_mutant_applies_to_the_code() -> None:
     """Code that moved on takes its mutants along; `python -m tests.mutation` runs them."""
     assert stale_edits(MUTANTS) == []
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_every_lower_bound_is_what_the_minimum_job_installs(repository: Path) -> None:
+    """`make minimum` tries the oldest versions; what it does not install is pinned to what the other jobs install."""
+    oldest, newest = pins(repository, "constraints-minimum.txt"), pins(repository)
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extras = {n: texts for n, texts in project["optional-dependencies"].items() if n not in ("dev", "docs")}
+    for text in project["dependencies"] + [text for texts in extras.values() for text in texts]:
+        requirement = Requirement(text)
+        (bound,) = requirement.specifier
+        assert bound.operator == ">=", text
+        name = canonicalize_name(requirement.name)
+        assert Version(bound.version) == oldest.get(name, newest[name]), text
+
+
+def test_the_minimum_job_installs_the_extras_it_can(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    script = (repository / "scripts" / "check_minimum.sh").read_text()
+    (named,) = re.findall(r"--editable '\.\[(.*?)\]'", script)
+    assert set(extras) - set(named.split(",")) == {"dev", "docs", "trl", "eval", "quant"}
+    for path in re.findall(r"tests/\S+", script):
+        assert (repository / path).exists(), path
