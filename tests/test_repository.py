@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import ctxpeft
 from tests.mutants import MUTANTS
 from tests.mutation import stale_edits
 
@@ -103,3 +104,26 @@ def test_the_minimum_job_installs_the_extras_it_can(repository: Path) -> None:
     assert set(extras) - set(named.split(",")) == {"dev", "docs", "trl", "eval", "quant"}
     for path in re.findall(r"tests/\S+", script):
         assert (repository / path).exists(), path
+
+
+def test_the_version_is_the_same_everywhere(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert project["version"] == ctxpeft.__version__ == citation["version"]
+    assert project["license"] == citation["license"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+
+
+def test_the_workflow_does_what_the_makefile_does(repository: Path) -> None:
+    """The public CI runs .ci/run on every Python that the classifiers claim, and every other job of the Makefile."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    claimed = [c.rpartition(" ")[2] for c in project["classifiers"] if ":: Python ::" in c]
+    workflow = yaml.safe_load((repository / ".github" / "workflows" / "ci.yml").read_text())
+    jobs = workflow["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == claimed
+    commands = [
+        step["run"].partition(" #")[0] for job in jobs.values() for step in job["steps"] if "run" in step
+    ]
+    assert {".ci/run", "make docs", "make integrations", "make minimum", "make dist"} <= set(commands)
+    targets = re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE)
+    assert {c.split()[1] for c in commands if re.fullmatch(r"make [a-z]+", c)} <= set(targets)
