@@ -17,7 +17,19 @@ from ctxpeft.cli._tables import aligned
 from ctxpeft.errors import CtxpeftError
 
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "pydantic", "optuna")
-EXTRAS = {"peft": "peft", "datasets": "data", "matplotlib": "plots", "psycopg2": "postgres"}
+EXTRAS = {
+    "peft": "peft",
+    "datasets": "data",
+    "matplotlib": "plots",
+    "latex2mathml": "plots",
+    "psycopg2-binary": "postgres",
+    "sacrebleu": "text",
+    "rouge-score": "text",
+    "trl": "trl",
+    "lm-eval": "eval",
+    "torchao": "quant",
+    "optuna-dashboard": "dashboard",
+}
 
 
 def command(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 import ctxpeft
+from ctxpeft import extras
+from ctxpeft.cli.doctor import EXTRAS
 from ctxpeft.data import mini_model_path, protocol_names, task_names
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.blocks import Sign
@@ -260,8 +264,52 @@ def test_doctor(capsys: Capture) -> None:
     assert result["machine"]["threads"] == 1
     assert result["blocks"]["counts"]["memory"] == len(kinds("memory"))
     assert result["problems"] == []
+    assert all(result["versions"].values())
+    missing = [name for name, found in result["extras"].items() if found is None]
     outcome = run(capsys, "doctor")
+    assert outcome.out.count("not installed (extra ctxpeft[") == len(missing)
     assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "all well")
+
+
+def test_doctor_knows_every_extra(repository: Path, capsys: Capture) -> None:
+    """Its packages are those of pyproject.toml, under the names they are installed by."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {n: texts for n, texts in project["optional-dependencies"].items() if n not in ("dev", "docs")}
+    packages = {(re.split("[><=]", text)[0], name) for name, texts in extras.items() for text in texts}
+    assert set(EXTRAS.items()) == packages - {("datasets", "trl")}
+
+
+@pytest.mark.parametrize(
+    ("args", "package", "extra"),
+    [
+        (["compare", "-v", "ia3,none", "-t", "docstring-area", "--dry-run"], "matplotlib", "plots"),
+        (["diagnose", "-a", "prefix-tuning", "--out", "x"], "matplotlib", "plots"),
+        (["report", "x"], "matplotlib", "plots"),
+        (["train", "-v", "lora-qv", "-t", "docstring-area", "--dry-run", "limit=9"], "peft", "peft"),
+        (["report", "--storage", "postgresql://nobody@localhost/x", "--out", "x"], "psycopg2", "postgres"),
+        (["train", "-v", "ia3", "-t", "trec", "--dry-run"], "datasets", "data"),
+        (["eval", "-t", "e2e", "--data", "x.jsonl"], "sacrebleu", "text"),
+    ],
+)
+def test_a_missing_package_is_told_with_its_extra(
+    args: list[str],
+    package: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """A package that is not installed: neither found nor importable."""
+    monkeypatch.chdir(tmp_path)
+    row = {"prompt": "a", "completion": "b"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else found(name))
+    done = run(capsys, *args)
+    assert done.code == 2
+    assert f"pip install 'ctxpeft[{extra}]'" in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_doctor_on_a_model(shared: Path, capsys: Capture) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctxpeft.extras import require
 from ctxpeft.files import replacing, write_json, write_text
 
 Cell = str | int | float | None
@@ -44,6 +45,7 @@ class Diagnosis:
         """Write the picture as PNG; False where there is none."""
         if self.paint is None:
             return False
+        require("matplotlib", "plots", "the picture of a diagnosis")
         import matplotlib
 
         matplotlib.use("Agg")
