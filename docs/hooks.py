@@ -1,8 +1,7 @@
-"""The site: generated parts filled from the code, mathematics as MathML, the JSON schemas published."""
+"""The site: generated parts filled from the code, mathematics as MathML."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_page_content(content: str, page: Any, **_: Any) -> str:
     """Put the formulas in their places."""
     return lower(content, page.meta["formulas"])
-
-
-def on_post_build(config: Any, **_: Any) -> None:
-    """Publish the JSON schemas, where the first line of a variant file points editors to them."""
-    from ctxpeft.search.spacefile import SpaceFile
-    from ctxpeft.spec.schema import variant_schema
-
-    folder = Path(config["site_dir"]) / "schema"
-    folder.mkdir(exist_ok=True)
-    for name, schema in (("variant", variant_schema()), ("space", SpaceFile.model_json_schema())):
-        (folder / f"{name}.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
 
 
 def _present(entries: list[Any], docs: Path) -> list[Any]:
