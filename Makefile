@@ -4,6 +4,10 @@
 # make integrations  install lm-eval and torchao too, then run the tests that need them
 # make bench    speed and memory against the frozen model and HF PEFT; writes docs/performance.md
 # make docs     the documentation, strict
+# make schema   docs/schema, by which editors complete variants and spaces, after a change of the specs
+# make minimum  the oldest versions that pyproject.toml allows, in an environment of their own, and a core of the tests
+# make notebook the outputs of docs/tutorial.ipynb, written anew
+# make dist     sdist and wheel, tried outside the repository
 # make clean    remove everything that make made
 
 VENV ?= .venv
@@ -12,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: search test integrations lint bench docs clean
+.PHONY: search test integrations lint bench docs schema notebook minimum dist clean
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.installed
@@ -33,11 +37,26 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
+schema: $(VENV)/.installed
+	$(BIN)/ctxpeft schema variant > docs/schema/variant.json
+	$(BIN)/ctxpeft schema space > docs/schema/space.json
+
+notebook: $(VENV)/.installed
+	$(BIN)/python scripts/run_notebook.py docs/tutorial.ipynb
+
+minimum:
+	VENV="$(VENV)-minimum" PYTHON="$(PYTHON)" scripts/check_minimum.sh
+
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	PYTHON="$(abspath $(BIN))/python" scripts/check_wheel.sh dist/*.whl
+
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-minimum build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" scripts/make_venv.sh

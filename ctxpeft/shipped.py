@@ -1,4 +1,5 @@
-"""Files that ship with the package: variants and search spaces, at the top level of a checkout or inside the wheel."""
+"""Files that ship with the package: variants, search spaces and their schemas, at the top level of a checkout or inside
+the wheel."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def shipped_folder(kind: str) -> Path:
-    """The folder of shipped `variants` or `search` spaces."""
+    """The folder of the shipped `variants`, `search` spaces, or of their schemas, `docs/schema`."""
     inside = _PACKAGE / "_shipped" / kind
     return inside if inside.is_dir() else _PACKAGE.parent / kind
 

@@ -13,14 +13,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import ctxpeft
 from tests.mutants import MUTANTS
 from tests.mutation import stale_edits
 
 MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|farm|root)/")
 
 
-def pins(repository: Path) -> dict[str, Version]:
-    lines = (repository / "constraints.txt").read_text().splitlines()
+def pins(repository: Path, file: str = "constraints.txt") -> dict[str, Version]:
+    lines = (repository / file).read_text().splitlines()
     found = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, version in found}
 
@@ -81,3 +82,48 @@ def test_every_mutant_applies_to_the_code() -> None:
     """Code that moved on takes its mutants along; `python -m tests.mutation` runs them."""
     assert stale_edits(MUTANTS) == []
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_every_lower_bound_is_what_the_minimum_job_installs(repository: Path) -> None:
+    """`make minimum` tries the oldest versions; what it does not install is pinned to what the other jobs install."""
+    oldest, newest = pins(repository, "constraints-minimum.txt"), pins(repository)
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extras = {n: texts for n, texts in project["optional-dependencies"].items() if n not in ("dev", "docs")}
+    for text in project["dependencies"] + [text for texts in extras.values() for text in texts]:
+        requirement = Requirement(text)
+        (bound,) = requirement.specifier
+        assert bound.operator == ">=", text
+        name = canonicalize_name(requirement.name)
+        assert Version(bound.version) == oldest.get(name, newest[name]), text
+
+
+def test_the_minimum_job_installs_the_extras_it_can(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    script = (repository / "scripts" / "check_minimum.sh").read_text()
+    (named,) = re.findall(r"--editable '\.\[(.*?)\]'", script)
+    assert set(extras) - set(named.split(",")) == {"dev", "docs", "trl", "eval", "quant"}
+    for path in re.findall(r"tests/\S+", script):
+        assert (repository / path).exists(), path
+
+
+def test_the_version_is_the_same_everywhere(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert project["version"] == ctxpeft.__version__ == citation["version"]
+    assert project["license"] == citation["license"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+
+
+def test_the_workflow_does_what_the_makefile_does(repository: Path) -> None:
+    """The public CI runs .ci/run on every Python that the classifiers claim, and every other job of the Makefile."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    claimed = [c.rpartition(" ")[2] for c in project["classifiers"] if ":: Python ::" in c]
+    workflow = yaml.safe_load((repository / ".github" / "workflows" / "ci.yml").read_text())
+    jobs = workflow["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == claimed
+    commands = [
+        step["run"].partition(" #")[0] for job in jobs.values() for step in job["steps"] if "run" in step
+    ]
+    assert {".ci/run", "make docs", "make integrations", "make minimum", "make dist"} <= set(commands)
+    targets = re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE)
+    assert {c.split()[1] for c in commands if re.fullmatch(r"make [a-z]+", c)} <= set(targets)

@@ -132,6 +132,6 @@ handle = ctxpeft.load(model, "{address}")
 The method, in full:
 
 ```yaml
-{variant.to_yaml().split(chr(10), 1)[1].strip()}
+{variant.to_yaml().strip()}
 ```
 """

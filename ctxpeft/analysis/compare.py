@@ -21,6 +21,7 @@ from ctxpeft.analysis.statistics import (
     standard_deviation,
 )
 from ctxpeft.errors import DataError, SpecError
+from ctxpeft.extras import require
 from ctxpeft.files import write_json, write_text
 from ctxpeft.tasks import Evaluation
 from ctxpeft.training import (
@@ -76,8 +77,9 @@ def compare(
         DataError: the task has no test data, or no validation data to tune on.
         HostError: a variant does not fit the model; nothing has run then.
         SpecError: fewer than two variants, or two that are the same method.
-        CtxpeftError: `out` holds runs of another configuration.
+        CtxpeftError: `out` holds runs of another configuration, or the extra `plots` is not installed.
     """
+    require("matplotlib", "plots", "the picture of a comparison")
     reporter = reporter or Silent()
     config = config or TrainingConfig()
     methods = [load_method(v) for v in variants]

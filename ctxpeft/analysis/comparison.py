@@ -82,6 +82,23 @@ class Comparison:
     base: dict[str, float] = field(default_factory=dict)
     version: str = __version__
 
+    def __repr__(self) -> str:
+        names = ", ".join(entry.name for entry in self.entries)
+        return f"<comparison of {names} on {self.task}: test {self.metric}, seeds {self.seeds}>"
+
+    def __str__(self) -> str:
+        """The table as Markdown."""
+        from ctxpeft.analysis.table import markdown
+
+        return markdown(self)
+
+    def _repr_html_(self) -> str:
+        from ctxpeft.analysis.table import footnote, rows
+        from ctxpeft.html import table
+
+        header, cells = rows(self)
+        return table(header, cells, after=" ".join([footnote(self), *(f"{note}." for note in self.notes)]))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the verdict of every difference as a word."""
         data = asdict(self)

@@ -49,18 +49,36 @@ class Curve:
     def markdown(self) -> str:
         """A row a variant, a column a size; below it how to read it."""
         first = self.comparisons[0]
-        names = [entry.name for entry in first.entries]
-        header = ["variant", "trainable", *(str(size) for size in self.sizes)]
+        header, cells = self._table()
         lines = [
             f"# {first.task} on {first.model.rstrip('/').rpartition('/')[2]}: {self.axis}",
             "",
             "| " + " | ".join(header) + " |",
             "|" + "---|" * len(header),
+            *("| " + " | ".join(row) + " |" for row in cells),
         ]
-        for index, name in enumerate(names):
-            cells = [self._cell(comparison, index) for comparison in self.comparisons]
-            lines.append("| " + " | ".join([name, f"{first.entries[index].trainable:,}", *cells]) + " |")
         return "\n".join([*lines, "", self.footnote()]) + "\n"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells."""
+        cells = []
+        for index, entry in enumerate(self.comparisons[0].entries):
+            points = [self._cell(comparison, index) for comparison in self.comparisons]
+            cells.append([entry.name, f"{entry.trainable:,}", *points])
+        return ["variant", "trainable", *map(str, self.sizes)], cells
+
+    def __repr__(self) -> str:
+        names = ", ".join(entry.name for entry in self.comparisons[0].entries)
+        return f"<curve of {names} by {self.axis}: {self.sizes}>"
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def _repr_html_(self) -> str:
+        from ctxpeft.html import table
+
+        header, cells = self._table()
+        return table(header, cells, after=self.footnote())
 
     def footnote(self) -> str:
         """What the numbers are."""

@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ctxpeft import __version__
 from ctxpeft.errors import CtxpeftError, LawError, did_you_mean
@@ -48,7 +49,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("ctxpeft.cli.report", "Report on a search that ran, or still runs."),
 }
 
-_EPILOG = "Exit codes: 0 fine, 1 a law or a check is violated, 2 usage or configuration, 130 interrupted."
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Look and write": ("ls", "show", "validate", "cp", "schema"),
+    "Try": ("check", "doctor"),
+    "Train and compare": ("train", "eval", "compare", "reproduce"),
+    "Search": ("search", "report"),
+    "Understand": ("diagnose",),
+}
+_EPILOG = """\
+Begin with:
+  ctxpeft ls variants
+  ctxpeft train --variant prefix-tuning-plus --task docstring-area --out runs/first steps=100
+  ctxpeft search quickstart
+
+ctxpeft COMMAND --help has examples; ctxpeft --install-completion completes commands and names in your shell.
+Exit codes: 0 fine, 1 a law or a check is violated, 2 usage or configuration, 130 interrupted."""
+_OPTIONS = ("--help", "--version", "--install-completion", "--show-completion")
+_COMPLETION = "_CTXPEFT_COMPLETE"
 _NOISY = ("torchao", "torch.utils._pytree")
 """Loggers that warn, when transformers imports torchao, of kernels that the machine does not have."""
 _USER_OS_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -90,8 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     from ctxpeft.cli import _output
 
+    if _COMPLETION in os.environ or args[:1] in (["--install-completion"], ["--show-completion"]):
+        from ctxpeft.cli._root import run
+
+        return run(args)
     if not args or args[0] in ("--help", "-h", "help"):
-        _output.print_help(COMMANDS, _EPILOG)
+        _output.print_help(COMMANDS, GROUPS, _EPILOG)
         return 0 if args else 2
     if args[0] in ("--version", "-V"):
         print(f"ctxpeft {__version__}")
@@ -99,7 +120,8 @@ def _run(args: list[str]) -> int:
     name = args[0]
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
-        raise CtxpeftError(f"unknown {kind} '{name}'{did_you_mean(name, COMMANDS)}")
+        known = _OPTIONS if kind == "option" else COMMANDS
+        raise CtxpeftError(f"unknown {kind} '{name}'{did_you_mean(name, known)}")
     return run_command(name, args[1:])
 
 
@@ -108,36 +130,58 @@ def _forget_output() -> None:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open to the end
 
 
+def command_of(name: str) -> Any:
+    """Import the command's module and make what typer runs of it."""
+    import typer
+    from typer.main import get_command
+
+    from ctxpeft.cli import _help
+    from ctxpeft.cli._arguments import RUN
+
+    function = importlib.import_module(COMMANDS[name][0]).command
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name, help=_help.prose(function), epilog=_help.epilog(function))(function)
+    found: Any = get_command(app)
+    for param in found.params:
+        if param.param_type_name == "option" and not getattr(param, "rich_help_panel", None):
+            param.rich_help_panel = RUN
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return found
+
+
 def run_command(name: str, args: Sequence[str]) -> int:
     """Import the command's module, parse `args` with typer and return the exit code."""
     import typer
-    from typer.main import get_command
 
     from ctxpeft.cli import _output
     from ctxpeft.cli._arguments import expand_variadic
 
-    module = importlib.import_module(COMMANDS[name][0])
-    app = getattr(module, "app", None)
-    if app is None:
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(name)(module.command)
+    command = command_of(name)
     # typer carries its own copy of click, so the base class is taken from typer's public name.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     click_error: type[Exception] = typer.BadParameter.__mro__[2]
     try:
-        result = get_command(app)(
-            args=expand_variadic(args), prog_name=f"ctxpeft {name}", standalone_mode=False
-        )
+        result = command(args=expand_variadic(args), prog_name=f"ctxpeft {name}", standalone_mode=False)
     except typer.Abort:
         return _interrupted()
     except click_error as error:
-        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         hint = f" (see ctxpeft {name} --help)" if isinstance(error, usage_error) else ""
-        _output.print_error(f"{message}{hint}")
+        _output.print_error(f"{_told(error, command)}{hint}")
         return 2
     if result == 130:
         return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _told(error: Any, command: Any) -> str:
+    """A usage error in our words where click only lists what it thought of."""
+    option = getattr(error, "option_name", None)
+    if type(error).__name__ == "NoSuchOption" and option:
+        known = [o for p in command.params if p.param_type_name == "option" for o in p.opts]
+        return f"no option {option}{did_you_mean(option, [o for o in known if o.startswith('--')])}"
+    message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+    return message[:1].lower() + message[1:]
 
 
 def _interrupted() -> int:

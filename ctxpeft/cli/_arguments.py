@@ -9,11 +9,18 @@ from typing import Annotated
 
 import typer
 
+from ctxpeft.cli._complete import models, tasks, variants
 from ctxpeft.errors import SpecError
 
 _VARIADIC = ("--data", "--test")
 _OVERRIDE = re.compile(r"^[A-Za-z_][\w.\-]*=")
 _SPEC_SUFFIXES = (".yaml", ".yml")
+
+# The groups of options in a command's help.
+WHAT = "Options"
+DATA = "Data"
+RUN = "How it runs"
+OUTPUT = "Output"
 
 
 def expand_variadic(args: Sequence[str]) -> list[str]:
@@ -49,10 +56,26 @@ def numbers(text: str, option: str) -> list[int]:
 
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A hub id, a local directory, or 'ctxpeft-mini'.", metavar="M")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A hub id, a local directory, or 'ctxpeft-mini'.",
+        metavar="M",
+        rich_help_panel=WHAT,
+        autocompletion=models,
+    ),
 ]
 VariantOption = Annotated[
-    str, typer.Option("--variant", "-v", help="A shipped variant's name or a YAML file.", metavar="V")
+    str,
+    typer.Option(
+        "--variant",
+        "-v",
+        help="A shipped variant's name or a YAML file.",
+        metavar="V",
+        rich_help_panel=WHAT,
+        autocompletion=variants,
+    ),
 ]
 TaskOption = Annotated[
     str | None,
@@ -61,6 +84,8 @@ TaskOption = Annotated[
         "-t",
         help="A shipped task, a task YAML file, or hub:<id>; its prompt on the files of --data.",
         metavar="T",
+        rich_help_panel=DATA,
+        autocompletion=tasks,
     ),
 ]
 TasksOption = Annotated[
@@ -70,20 +95,35 @@ TasksOption = Annotated[
         "-t",
         help="A shipped task, a task YAML file, or hub:<id>; several are searched jointly.",
         metavar="T",
+        rich_help_panel=DATA,
+        autocompletion=tasks,
     ),
 ]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data", help="Training files (CSV, TSV, JSON, JSONL), joined.", metavar="FILE..."),
+    typer.Option(
+        "--data",
+        help="Training files (CSV, TSV, JSON, JSONL), joined.",
+        metavar="FILE...",
+        rich_help_panel=DATA,
+    ),
 ]
 TestOption = Annotated[
-    list[str] | None, typer.Option("--test", help="Test files, read only at the end.", metavar="FILE...")
+    list[str] | None,
+    typer.Option("--test", help="Test files, read only at the end.", metavar="FILE...", rich_help_panel=DATA),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR")]
 OverridesArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings: steps=250 learning_rate=3e-3 ...", metavar="[KEY=VALUE]..."),
+    typer.Argument(help="Settings: steps=250 learning_rate=3e-3 ...", metavar="KEY=VALUE"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what the output folder holds.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=OUTPUT)
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check everything, print the plan, stop.", rich_help_panel=RUN),
+]
+FreshOption = Annotated[
+    bool,
+    typer.Option("--fresh", help="Discard what the output folder holds.", rich_help_panel=OUTPUT),
+]

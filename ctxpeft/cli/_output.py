@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +41,18 @@ def emit(command: str, result: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def emit_plan(command: str, plan: Mapping[str, Any], json: bool) -> None:
+    """What `--dry-run` prints: that nothing happened, and what would; `{"plan": ...}` with `--json`."""
+    if json:
+        emit(command, {"plan": plan})
+        return
+    console = stdout()
+    console.print("Nothing was run or written. The plan:", markup=False)
+    for key, value in plan.items():
+        shown = repr(value) if isinstance(value, str) else str(value)
+        console.print(f"  {key}: {shown}", markup=False)
+
+
 def note(text: str) -> None:
     """One line of information on standard error."""
     stderr().print(f"note: {text}", markup=False)
@@ -53,13 +65,19 @@ def print_error(text: str) -> None:
     console.print(text, markup=False)
 
 
-def print_help(commands: Mapping[str, tuple[str, str]], epilog: str) -> None:
-    """The list of commands, without importing any of them."""
+def print_help(
+    commands: Mapping[str, tuple[str, str]], groups: Mapping[str, Sequence[str]], epilog: str
+) -> None:
+    """The commands by group, without importing any of them; those of no group come last."""
     console = stdout()
     console.print("ctxpeft: construct, compare and search context-based PEFT methods\n", style="bold")
     console.print("Usage: ctxpeft COMMAND [OPTIONS]     (ctxpeft COMMAND --help)\n", markup=False)
+    grouped = [name for names in groups.values() for name in names]
+    others = [name for name in commands if name not in grouped]
     table = Table.grid(padding=(0, 2))
-    for name, (_, help_text) in commands.items():
-        table.add_row(f"  {name}", help_text, style=None)
+    for title, names in [*groups.items(), *([("Other", others)] if others else [])]:
+        table.add_row(title, style="bold")
+        for name in names:
+            table.add_row(f"  {name}", commands[name][1])
     console.print(table)
     console.print(f"\n{epilog}", markup=False)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctxpeft.cli import _output
-from ctxpeft.cli._arguments import JsonOption, ModelOption
+from ctxpeft.cli._arguments import RUN, DryRunOption, JsonOption, ModelOption
+from ctxpeft.cli._complete import variants
 from ctxpeft.cli._tables import print_table
 from ctxpeft.errors import LawError, SpecError
 
@@ -22,24 +23,30 @@ MOVED = 0.05
 
 
 def command(
-    variant: Annotated[str, typer.Argument(help="A shipped variant or a YAML file.", metavar="VARIANT")],
+    variant: Annotated[
+        str,
+        typer.Argument(help="A shipped variant or a YAML file.", metavar="VARIANT", autocompletion=variants),
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Settings: dtype=bfloat16 device=cuda variant.<key>=...", metavar="[KEY=VALUE]..."
-        ),
+        typer.Argument(help="Settings: dtype=bfloat16 device=cuda variant.<key>=...", metavar="KEY=VALUE"),
     ] = None,
     model: ModelOption = "ctxpeft-mini",
     only: Annotated[
-        list[str] | None, typer.Option("--law", help="Only this law; may be given again.", metavar="ID")
+        list[str] | None,
+        typer.Option("--law", help="Only this law; may be given again.", metavar="ID", rich_help_panel=RUN),
     ] = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check on a model that a variant obeys the laws: small batches in ascending size, the model left as it was.
 
     Exits 1 on a violated law and names the smallest batch that breaks it.
 
-    Example: ctxpeft check prefix-tuning --model ctxpeft-mini dtype=bfloat16
+    Examples:
+      ctxpeft check prefix-tuning
+      ctxpeft check mine.yaml --model ./model dtype=bfloat16
+      ctxpeft check prefix-tuning-plus --law host.disabled-is-the-base --json
     """
     from ctxpeft.cli._session import changed_variant, open_base, read_settings
 
@@ -57,6 +64,10 @@ def command(
 
     count_parameters(base.model, method.variant)
     host = Host(base.model, method.variant, MOVED, base.tokenizer, scaled=True)
+    if dry_run:
+        plan = {"variant": host.variant.name, "model": model, "dtype": str(host.dtype).removeprefix("torch.")}
+        _output.emit_plan("check", {**plan, "laws": {law.id: law.statement for law in chosen}}, json)
+        return
     outcomes = _run(chosen, host)
     if json:
         _output.emit("check", _result(outcomes, host, model))

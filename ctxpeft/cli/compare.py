@@ -9,6 +9,10 @@ import typer
 
 from ctxpeft.cli import _output
 from ctxpeft.cli._arguments import (
+    DATA,
+    OUTPUT,
+    RUN,
+    WHAT,
     DataOption,
     DryRunOption,
     FreshOption,
@@ -19,6 +23,7 @@ from ctxpeft.cli._arguments import (
     TestOption,
     numbers,
 )
+from ctxpeft.cli._complete import tasks, variants, variants_with_commas
 from ctxpeft.errors import SpecError
 from ctxpeft.extras import require
 
@@ -29,22 +34,45 @@ if TYPE_CHECKING:
 def command(
     variants: Annotated[
         str,
-        typer.Option("--variants", "-v", help="Names or files, comma-separated; the first is the reference."),
+        typer.Option(
+            "--variants",
+            "-v",
+            help="Names or files, comma-separated; the first is the reference.",
+            metavar="V1,V2,...",
+            rich_help_panel=WHAT,
+            autocompletion=variants_with_commas,
+        ),
     ],
     overrides: OverridesArgument = None,
     model: ModelOption = "ctxpeft-mini",
     task: TaskOption = None,
     data: DataOption = None,
     test: TestOption = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs a variant.")] = 5,
+    seeds: Annotated[
+        int,
+        typer.Option("--seeds", min=1, max=100, help="Runs a variant.", metavar="N", rich_help_panel=RUN),
+    ] = 5,
     lr_sweep: Annotated[
-        bool, typer.Option("--lr-sweep", help="Tune each variant's learning rate on validation data.")
+        bool,
+        typer.Option(
+            "--lr-sweep",
+            help="Tune each variant's learning rate on validation data.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     sweep_steps: Annotated[
-        int | None, typer.Option("--sweep-steps", min=1, help="Length of the sweep's runs.", metavar="N")
+        int | None,
+        typer.Option(
+            "--sweep-steps",
+            min=1,
+            help="Length of the sweep's runs.",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimiser steps a run.", metavar="N")
+        int | None,
+        typer.Option("--steps", min=1, help="Optimiser steps a run.", metavar="N", rich_help_panel=RUN),
     ] = None,
     per_class: Annotated[
         str | None,
@@ -52,17 +80,27 @@ def command(
             "--per-class",
             help="A curve over numbers of training examples per class; every seed draws its own.",
             metavar="N,N,...",
+            rich_help_panel=RUN,
         ),
     ] = None,
     ood: Annotated[
         str | None,
         typer.Option(
-            "--ood", help="Out-of-distribution data to measure on too: a task, or a file.", metavar="T|FILE"
+            "--ood",
+            help="Out-of-distribution data to measure on too: a task, or a file.",
+            metavar="T|FILE",
+            rich_help_panel=DATA,
+            autocompletion=tasks,
         ),
     ] = None,
     unrelated: Annotated[
         list[str] | None,
-        typer.Option("--unrelated", help="Text on which forgetting is measured; repeatable.", metavar="FILE"),
+        typer.Option(
+            "--unrelated",
+            help="Text on which forgetting is measured; repeatable.",
+            metavar="FILE",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     budget: Annotated[
         str | None,
@@ -70,10 +108,13 @@ def command(
             "--budget",
             help="Size every variant to as many trained parameters: a number, or a variant's name.",
             metavar="N|V",
+            rich_help_panel=WHAT,
+            autocompletion=variants,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write into.", metavar="DIR", rich_help_panel=OUTPUT),
     ] = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -83,9 +124,12 @@ def command(
 
     `none` (the frozen base), `full` (full fine-tuning) and `probe` (a linear probe) may stand among the variants.
 
-    Examples: ctxpeft compare -v prefix-tuning-plus,lora-qv --task docstring-area --lr-sweep --out runs/compare
-
-    ... --per-class 1,2,4,8,16,32 --out runs/curve; ... --unrelated book.txt --out runs/transfer
+    Examples:
+      ctxpeft compare --variants prefix-tuning-plus,prefix-tuning,lora-qv --task docstring-area --out runs/compare
+      ctxpeft compare -v mine.yaml,lora-qv,none --data train.csv --test test.csv --seeds 3 --lr-sweep --out runs/mine
+      ctxpeft compare -v prefix-tuning-plus,lora-qv --task docstring-area --per-class 1,2,4,8,16,32 --out runs/curve
+      ctxpeft compare -v prefix-tuning-plus,lora-qv --task docstring-area --unrelated book.txt --out runs/transfer
+      ctxpeft compare -v prefix-tuning,prefix-tuning-plus --task docstring-area --steps 200 --dry-run
     """
     from ctxpeft.cli._session import open_bench, read_settings, task_spec, training_config
     from ctxpeft.training import load_method

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxpeft.cli import _output
-from ctxpeft.cli._arguments import JsonOption, ModelOption, numbers
+from ctxpeft.cli._arguments import (
+    DATA,
+    OUTPUT,
+    RUN,
+    WHAT,
+    DryRunOption,
+    JsonOption,
+    ModelOption,
+    numbers,
+)
 from ctxpeft.errors import DataError, SpecError, did_you_mean
 from ctxpeft.extras import require
 
@@ -30,30 +39,67 @@ def command(
             "-a",
             help="An adapter's folder, or a variant as it begins; may be repeated.",
             metavar="DIR",
+            rich_help_panel=WHAT,
         ),
     ],
     model: ModelOption = "ctxpeft-mini",
     text: Annotated[
-        list[Path] | None, typer.Option("--text", "-t", help="Plain text to measure on.", metavar="FILE")
+        list[Path] | None,
+        typer.Option(
+            "--text",
+            "-t",
+            help="Plain text to measure on; may be repeated.",
+            metavar="FILE",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     what: Annotated[
         str,
-        typer.Option("--what", "-w", help="dilution, spectrum, attention, gates, reads, slots; or all."),
+        typer.Option(
+            "--what",
+            "-w",
+            help="dilution, spectrum, attention, gates, reads, slots; or all.",
+            metavar="NAME,...",
+            rich_help_panel=RUN,
+        ),
     ] = "all",
     lengths: Annotated[
-        str, typer.Option("--lengths", help="Numbers of tokens for the dilution.", metavar="N,N,...")
+        str,
+        typer.Option(
+            "--lengths",
+            help="Numbers of tokens for the dilution.",
+            metavar="N,N,...",
+            rich_help_panel=RUN,
+        ),
     ] = LENGTHS,
     windows: Annotated[
-        int, typer.Option("--windows", min=1, help="Windows of text, as long as the longest.")
+        int,
+        typer.Option(
+            "--windows",
+            min=1,
+            help="Windows of text, as long as the longest.",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
     ] = 32,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and pictures.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for tables, JSON and pictures.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure what adapters do: dilution, spectrum, attention shift, gates, who reads, what slots say.
 
-    Example: ctxpeft diagnose --model M -a runs/prefix -a runs/plus --text book.txt --out runs/diagnosis
+    Examples:
+      ctxpeft diagnose -a prefix-tuning --what dilution
+      ctxpeft diagnose --model ./model -a runs/prefix -a runs/plus --text book.txt --out runs/diagnosis
     """
     from ctxpeft.training import load_base
 
@@ -64,6 +110,11 @@ def command(
     base = load_base(model)
     ids = windows_of(base, text, max(counts), windows)
     handles = attached(base, adapters)
+    if dry_run:
+        rows, length = ids.shape
+        plan = {"model": model, "adapters": list(handles), "instruments": names}
+        _output.emit_plan("diagnose", {**plan, "windows": rows, "tokens_a_window": length}, json)
+        return
     found = [measure(name, base, handles, ids, counts) for name in names]
     if out is not None:
         for diagnosis in found:

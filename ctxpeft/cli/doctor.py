@@ -10,25 +10,49 @@ from typing import Annotated, Any
 import typer
 
 from ctxpeft import __version__
-from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._arguments import WHAT, JsonOption
+from ctxpeft.cli._complete import models
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import aligned
 from ctxpeft.errors import CtxpeftError
 
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "pydantic", "optuna")
-EXTRAS = {"peft": "peft", "datasets": "data", "matplotlib": "plots", "psycopg2": "postgres"}
+EXTRAS = {
+    "peft": "peft",
+    "datasets": "data",
+    "matplotlib": "plots",
+    "latex2mathml": "plots",
+    "psycopg2-binary": "postgres",
+    "sacrebleu": "text",
+    "rouge-score": "text",
+    "trl": "trl",
+    "lm-eval": "eval",
+    "torchao": "quant",
+    "optuna-dashboard": "dashboard",
+}
 
 
 def command(
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Also ask whether this model can host variants.", metavar="M"),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Also ask whether this model can host variants.",
+            metavar="M",
+            rich_help_panel=WHAT,
+            autocompletion=models,
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> int:
     """Say what is installed, what the machine has, whether every block loads and whether a model is supported.
 
     Exits 1 if a block does not load or the model is not supported.
+
+    Examples:
+      ctxpeft doctor
+      ctxpeft doctor --model ./model --json
     """
     result: dict[str, Any] = {
         "versions": _versions(),

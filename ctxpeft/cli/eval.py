@@ -8,8 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from ctxpeft.cli import _output
-from ctxpeft.cli._arguments import DataOption, JsonOption, ModelOption, OverridesArgument, TaskOption
-from ctxpeft.errors import AdapterError, DataError
+from ctxpeft.cli._arguments import (
+    DATA,
+    WHAT,
+    DataOption,
+    DryRunOption,
+    JsonOption,
+    ModelOption,
+    OverridesArgument,
+    TaskOption,
+)
+from ctxpeft.cli._complete import splits
+from ctxpeft.errors import AdapterError, DataError, did_you_mean
+
+SPLITS = ("train", "validation", "test", "ood")
 
 OURS, HEAD = "adapter.safetensors", "head.safetensors"
 
@@ -19,16 +31,36 @@ def command(
     model: ModelOption = "ctxpeft-mini",
     adapter: Annotated[
         Path | None,
-        typer.Option("--adapter", "-a", help="A folder ctxpeft train or save wrote.", metavar="DIR"),
+        typer.Option(
+            "--adapter",
+            "-a",
+            help="A folder ctxpeft train or save wrote.",
+            metavar="DIR",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     task: TaskOption = None,
     data: DataOption = None,
     split: Annotated[
-        str, typer.Option("--split", help="validation, test, ood or train; 'test' takes ood too.")
+        str,
+        typer.Option(
+            "--split",
+            help="validation, test, ood or train; 'test' takes ood too.",
+            metavar="NAME",
+            rich_help_panel=DATA,
+            autocompletion=splits,
+        ),
     ] = "test",
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> int:
-    """Evaluate on a task's test data, or on files; an adapter brings its prompt and labels along."""
+    """Evaluate on a task's test data, or on files; an adapter brings its prompt and labels along.
+
+    Examples:
+      ctxpeft eval --task docstring-area
+      ctxpeft eval --adapter runs/first --task docstring-area --dry-run
+      ctxpeft eval --model ./model --adapter runs/mine --data test.csv --json
+    """
     import ctxpeft
     from ctxpeft.cli._session import evaluation_spec, open_base, read_settings
     from ctxpeft.tasks import build_task, evaluate
@@ -41,16 +73,27 @@ def command(
         adapter = adapter / "adapter"
     found = build_task(evaluation_spec(task, data, adapter, settings))
     names = [split] if split != "test" else ["test", "ood"]
-    if names[0] not in ("train", "validation", "test", "ood"):
-        raise DataError(f"unknown split '{split}': expected validation, test, ood or train")
+    if names[0] not in SPLITS:
+        raise DataError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
     base = open_base(model, settings, found)
     if adapter is not None and (not load_head(base.model, adapter) or (adapter / OURS).is_file()):
         ctxpeft.load(base.model, adapter)
     encoder = encoder_for(base, found)
     results: dict[str, Any] = {}
-    for name in names:
-        if name == names[0] or found.split(name):
-            results[name] = evaluate(base.model, encoder, found.split(name)).summary()
+    wanted = [name for name in names if name == names[0] or found.split(name)]
+    if dry_run:
+        facts = {
+            "model": model,
+            "adapter": adapter and str(adapter),
+            "task": found.spec.name,
+            "kind": found.kind,
+        }
+        sizes = {name: len(found.split(name)) for name in wanted}
+        plan = {**facts, "labels": list(found.labels), "examples": sizes, "notes": list(found.notes)}
+        _output.emit_plan("eval", plan, json)
+        return 0
+    for name in wanted:
+        results[name] = evaluate(base.model, encoder, found.split(name)).summary()
     if json:
         payload = {"model": model, "adapter": adapter, "task": found.spec.name, "evaluations": results}
         _output.emit("eval", {**payload, "notes": list(found.notes)})

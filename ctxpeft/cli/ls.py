@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._arguments import WHAT, JsonOption
+from ctxpeft.cli._complete import lists, models
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import print_table
 from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
@@ -20,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 def command(
     what: Annotated[
-        str, typer.Argument(help="variants, blocks, spaces or tasks.", metavar="WHAT")
+        str, typer.Argument(help="variants, blocks, spaces or tasks.", metavar="WHAT", autocompletion=lists)
     ] = "variants",
     model: Annotated[
         str | None,
@@ -29,6 +30,8 @@ def command(
             "-m",
             help="Count the trainable parameters of each variant on this hub id or directory.",
             metavar="M",
+            rich_help_panel=WHAT,
+            autocompletion=models,
         ),
     ] = None,
     json: JsonOption = False,
@@ -36,6 +39,11 @@ def command(
     """List what ships with ctxpeft, and the blocks that installed packages add.
 
     A variant is exact where it is what its source describes, approximate where its file says what differs.
+
+    Examples:
+      ctxpeft ls
+      ctxpeft ls variants --model ./model
+      ctxpeft ls blocks --json
     """
     lists: dict[str, tuple[Callable[[], Rows], Callable[[Rows], None]]] = {
         "variants": (lambda: variant_rows(model), _print_variants),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._arguments import OUTPUT, WHAT, JsonOption
 from ctxpeft.cli._output import emit
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.extras import require
@@ -25,12 +25,27 @@ def command(
             show_default=False,
         ),
     ] = None,
-    storage: Annotated[str | None, typer.Option("--storage", help="Database URL.", metavar="URL")] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Database URL.", metavar="URL", rich_help_panel=WHAT)
+    ] = None,
     study: Annotated[
-        str | None, typer.Option("--study", help="The study's name, if there are several.", metavar="NAME")
+        str | None,
+        typer.Option(
+            "--study",
+            help="The study's name, if there are several.",
+            metavar="NAME",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write into; STUDY_DIR.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder to write into; STUDY_DIR.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     target: Annotated[
         list[float] | None,
@@ -46,8 +61,6 @@ def command(
     reached, and each --target: what a sampler, the guide or a space is worth.
 
     Examples:
-
-    \b
       ctxpeft report runs/search-quickstart
       ctxpeft report docs/evidence/joint/study.json --out runs/joint
       ctxpeft report runs/tpe runs/random runs/no-guide --target 0.30

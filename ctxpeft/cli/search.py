@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxpeft.cli._arguments import (
+    OUTPUT,
+    RUN,
+    WHAT,
     DataOption,
     DryRunOption,
     FreshOption,
@@ -18,6 +21,7 @@ from ctxpeft.cli._arguments import (
     TasksOption,
     TestOption,
 )
+from ctxpeft.cli._complete import models, spaces
 from ctxpeft.cli._output import emit
 from ctxpeft.extras import require
 
@@ -27,7 +31,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    space: Annotated[str, typer.Argument(help="A shipped space's name or a YAML file.", metavar="SPACE")],
+    space: Annotated[
+        str,
+        typer.Argument(help="A shipped space's name or a YAML file.", metavar="SPACE", autocompletion=spaces),
+    ],
     overrides: OverridesArgument = None,
     model: Annotated[
         str | None,
@@ -36,6 +43,8 @@ def command(
             "-m",
             help="A hub id or a local directory; the space's own if it names one.",
             metavar="M",
+            rich_help_panel=WHAT,
+            autocompletion=models,
         ),
     ] = None,
     task: TasksOption = None,
@@ -43,22 +52,45 @@ def command(
     test: TestOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the study; runs/search-<space>.", metavar="DIR"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the study; runs/search-<space>.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option("--trials", min=0, help="Designs to train beyond the anchors, in all.", metavar="N"),
+        typer.Option(
+            "--trials",
+            min=0,
+            help="Designs to train beyond the anchors, in all.",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes on this machine.", metavar="N")
+        int,
+        typer.Option("--workers", min=1, help="Processes on this machine.", metavar="N", rich_help_panel=RUN),
     ] = 1,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="Database URL; SQLite in the folder if left out.", metavar="URL"),
+        typer.Option(
+            "--storage",
+            help="Database URL; SQLite in the folder if left out.",
+            metavar="URL",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option("--study", help="The study's name in the storage; the space's name.", metavar="NAME"),
+        typer.Option(
+            "--study",
+            help="The study's name in the storage; the space's name.",
+            metavar="NAME",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     begin: Annotated[
         Path | None,
@@ -78,15 +110,13 @@ def command(
     whole study: --from continues it elsewhere.
 
     Examples:
-
-    \b
       ctxpeft search quickstart
       ctxpeft search quickstart --dry-run
       ctxpeft search equation --model ./model --data train.csv --test test.csv --out runs/equation
-      ctxpeft search mine.yaml --model M --task T --trials 60 --workers 2 steps=120 search.keep=0.4
-      ctxpeft search full-equation --model M --task trec.yaml --task sst2.yaml --out runs/both
-      ctxpeft search full-equation --model M --task trec.yaml --from study.json --trials 80 --out runs/more
-      ctxpeft search equation --model M --task T --storage postgresql://user@host/db --study trec
+      ctxpeft search space.yaml --model ./model --task docstring-area --trials 60 search.keep=0.4
+      ctxpeft search full-equation --model ./model --task trec.yaml --task sst2.yaml --out runs/both
+      ctxpeft search full-equation --model ./model --task trec.yaml --from study.json --trials 80 --out runs/more
+      ctxpeft search space.yaml -m ./model -t trec.yaml --workers 2 --storage postgresql://user@host/db --study trec
     """
     from ctxpeft.search.spacefile import load_space
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxpeft.cli._arguments import JsonOption
+from ctxpeft.cli._arguments import WHAT, JsonOption
+from ctxpeft.cli._complete import models, variants
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import aligned
 from ctxpeft.errors import one_line
@@ -16,14 +17,29 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A shipped variant or a YAML file.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A shipped variant or a YAML file.", metavar="NAME", autocompletion=variants),
+    ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Count its cost on this hub id or directory.", metavar="M"),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Count its cost on this hub id or directory.",
+            metavar="M",
+            rich_help_panel=WHAT,
+            autocompletion=models,
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a variant: its equation, what it is for, what it costs on a model, and its YAML."""
+    """Show a variant: its equation, what it is for, what it costs on a model, and its YAML.
+
+    Examples:
+      ctxpeft show prefix-tuning-plus
+      ctxpeft show mine.yaml --model ./model --json
+    """
     from ctxpeft.spec.load import load_variant
 
     variant = load_variant(name)

@@ -9,6 +9,7 @@ import typer
 
 from ctxpeft.cli import _output
 from ctxpeft.cli._arguments import (
+    OUTPUT,
     DataOption,
     DryRunOption,
     FreshOption,
@@ -33,7 +34,10 @@ def command(
     task: TaskOption = None,
     data: DataOption = None,
     test: TestOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.", metavar="DIR")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The run's folder.", metavar="DIR", rich_help_panel=OUTPUT),
+    ] = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
     fresh: FreshOption = False,
@@ -42,6 +46,12 @@ def command(
 
     Settings are those of training (steps, learning_rate, batch_size, seed, patience, ...), of the task
     (template, limit, per_class, max_length, columns.label, ...), dtype, device, and variant.<path>.
+
+    Examples:
+      ctxpeft train --variant prefix-tuning-plus --task docstring-area --out runs/first steps=100
+      ctxpeft train --model ./model --variant mine.yaml --data train.csv --test test.csv --out runs/mine
+      ctxpeft train --variant prefix-tuning --data reviews.csv columns.text=review columns.label=stars --dry-run
+      ctxpeft train --variant prefix-tuning --task docstring-area --out runs/8 variant.modules.0.memory.count=8
     """
     from ctxpeft.cli._session import changed_variant, open_bench, read_settings, task_spec, training_config
 
@@ -90,14 +100,11 @@ def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> i
         **task_facts(bench),
     }
     if json:
-        _output.emit(
-            "train", {"plan": {**plan, "cost": cost if isinstance(cost, str) else cost and cost.plain()}}
-        )
+        plan["cost"] = cost if isinstance(cost, str) else cost and cost.plain()
+    _output.emit_plan("train", plan, json)
+    if json:
         return 0
     console = _output.stdout()
-    console.print("Nothing was run or written. The plan:", markup=False)
-    for key, value in plan.items():
-        console.print(f"  {key}: {value!r}" if isinstance(value, str) else f"  {key}: {value}", markup=False)
     for line in [f"cost: {cost}"] if isinstance(cost, str) else cost.lines() if cost else ():
         console.print(f"  {line}", markup=False)
     return 0

@@ -19,6 +19,10 @@ def command(
     """Check files against the algebra: `ok` with the fingerprint, or one sentence on what is wrong.
 
     Under a valid variant stands what the construction guide advises, if anything. Exits 2 if any file is not valid.
+
+    Examples:
+      ctxpeft validate mine.yaml
+      ctxpeft validate variants/*.yaml search/*.yaml --json
     """
     results = [_check(path) for path in files]
     if json:

@@ -101,8 +101,7 @@ class BaseHandle(ABC):
     def summary(self) -> str:
         """One paragraph: name, variant, parameters, where they are."""
         trainable, deployed = self.num_parameters(), self.num_parameters("deployed")
-        base = sum(p.numel() for p, _ in self.model.__dict__["_ctxpeft_base"]["trainable"])
-        share = f"{trainable:,} trainable parameters ({trainable / base:.2%} of the base's {base:,})"
+        share = f"{trainable:,} trainable parameters ({self._share(trainable)})"
         folded = "" if deployed == trainable else f", {deployed:,} once deployed"
         return one_line(f"{self.name}: {self.variant.title or self.variant.name}: {share}{folded}")
 
@@ -114,9 +113,21 @@ class BaseHandle(ABC):
         )
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from ctxpeft.html import facts
+        from ctxpeft.spec.equation import variant_equations
 
-        return f"<b>ctxpeft adapter</b> {escape(self.summary())}"
+        if not self.attached:
+            return facts(repr(self).strip("<>"), [])
+        title = one_line(self.variant.title or self.variant.name)
+        rows = [("adapter", self.name), ("equation", variant_equations(self.variant))]
+        trainable, deployed = self.num_parameters(), self.num_parameters("deployed")
+        rows += [("trainable", f"{trainable:,} parameters ({self._share(trainable)})")]
+        rows += [("deployed", f"{deployed:,} parameters" if deployed != trainable else "")]
+        return facts(title, rows)
+
+    def _share(self, count: int) -> str:
+        base = sum(p.numel() for p, _ in self.model.__dict__["_ctxpeft_base"]["trainable"])
+        return f"{count / base:.2%} of the base's {base:,}"
 
 
 class Handle(BaseHandle):

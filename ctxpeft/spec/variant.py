@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from ctxpeft.errors import one_line
 from ctxpeft.spec.base import NAME, Domain, Spec, canonical, compact
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.peft import PeftSpec
 from ctxpeft.spec.yaml_lines import dump_yaml
 
 DESCRIPTIVE = ("name", "title", "source", "regime", "differs", "training")
-HEADER = "# yaml-language-server: $schema=https://ctxpeft.github.io/schema/variant.json\n"
 
 
 class TrainingHints(Spec):
@@ -62,7 +62,7 @@ class Variant(Spec):
         With `defaults` every value is written out: a file that is kept means the same when a default changes.
         """
         data = self.model_dump(mode="json", exclude_none=True) if defaults else self.to_dict()
-        text = HEADER + dump_yaml(data)
+        text = dump_yaml(data)
         if path is not None:
             from ctxpeft.files import write_text
 
@@ -85,6 +85,24 @@ class Variant(Spec):
     def identity_at_init(self) -> bool:
         """Whether attaching the variant leaves every output bit-identical until it is trained."""
         return self.peft is None and all(m.identity_at_init() for m in self.modules)
+
+    def __repr__(self) -> str:
+        """Python that makes an equal variant."""
+        return f"Variant({', '.join(f'{key}={value!r}' for key, value in self.to_dict().items())})"
+
+    def __str__(self) -> str:
+        """The name and the equation of every module."""
+        from ctxpeft.spec.equation import variant_equations
+
+        return f"{self.name}: {'; '.join(variant_equations(self))}"
+
+    def _repr_html_(self) -> str:
+        from ctxpeft.html import facts
+        from ctxpeft.spec.equation import variant_equations
+
+        rows = [("equation", variant_equations(self)), ("source", self.source)]
+        rows += [("for", self.regime), ("differs", self.differs)]
+        return facts(one_line(self.title or self.name), rows, self.to_yaml())
 
 
 def _numbers(value: Any) -> Any:

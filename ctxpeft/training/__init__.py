@@ -13,7 +13,7 @@ from ctxpeft.training._folder import RunFolder, config_hash, environment
 from ctxpeft.training._head import load_head
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
 from ctxpeft.training._order import OrderedExamples
-from ctxpeft.training._reproduce import Reproduction, reproduce
+from ctxpeft.training._reproduce import Reproduction, check_reproducible, reproduce
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training._run import SPLITS, resolve, run
 from ctxpeft.training._together import Member, Together
@@ -40,6 +40,7 @@ __all__ = [
     "Together",
     "TrainingConfig",
     "VariantLike",
+    "check_reproducible",
     "config_hash",
     "count_parameters",
     "encoder_for",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -98,10 +98,9 @@ def load_base(
 
     name = os.fspath(model)
     source = _source(name)
-    try:
-        torch_dtype = getattr(torch, dtype)
-    except AttributeError:
-        raise HostError(f"unknown dtype '{dtype}': expected float32, bfloat16 or float16") from None
+    if dtype not in get_args(DType):
+        raise HostError(f"unknown dtype '{dtype}'{did_you_mean(str(dtype), get_args(DType))}")
+    torch_dtype, target = getattr(torch, dtype), _device(device)
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -114,10 +113,25 @@ def load_base(
         raise HostError(f"model '{name}' cannot be loaded as {kind}: {reason}") from None
     if not classes and reads_both_ways(loaded):
         raise HostError(f"model '{name}' is an encoder and writes no labels: train it with head=classifier")
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if classes and loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = pad_id(tokenizer)
     return Base(loaded.to(target).eval(), tokenizer, name, head)
+
+
+def _device(name: str | None) -> torch.device:
+    """A device that tensors can be put on. Raises HostError, with torch's reason, on any other."""
+    found = str(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(found)
+        torch.zeros(1, device=device).item()
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # what torch says depends on its build
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise HostError(f"the device '{found}' cannot be used here ({reason})") from None
+    return device
 
 
 def _loaded(

@@ -70,12 +70,7 @@ def reproduce(
         CtxpeftError: the folder holds no finished run, or its model or data are not here.
     """
     path = Path(folder)
-    if not (path / RESULT).is_file() or not (path / RESOLVED).is_file():
-        raise CtxpeftError(f"{path} holds no finished run: expected {RESOLVED} and {RESULT}")
-    resolved = read_yaml(path / RESOLVED).data
-    if not isinstance(resolved, dict) or "task" not in resolved.get("about", {}):
-        raise SpecError(f"{path / RESOLVED} is not what a run writes")
-    first = RunResult.read(path)
+    first, resolved = _finished(path)
     threads = torch.get_num_threads()
     torch.set_num_threads(_threads(path) or threads)
     try:
@@ -95,6 +90,37 @@ def reproduce(
     splits = [name for name in first.evaluations if name in second.evaluations]
     metrics = {name: (first.evaluations[name].value, second.evaluations[name].value) for name in splits}
     return Reproduction(path, metrics, _differences(first, second), _spread(path, first))
+
+
+def check_reproducible(folder: str | os.PathLike[str], model: str | None = None) -> dict[str, Any]:
+    """What `reproduce` would run, and that model, data and variant are those of the run; nothing is trained.
+
+    Raises:
+        CtxpeftError: as `reproduce`.
+    """
+    path = Path(folder)
+    first, resolved = _finished(path)
+    bench, method, config = _rebuilt(resolved, model)
+    return {
+        "run": str(path),
+        "model": bench.base.name,
+        "variant": method.name,
+        "task": bench.task.spec.name,
+        "training": config.model_dump(mode="json"),
+        "splits": list(resolved["evaluate"]["splits"]),
+        "threads": _threads(path),
+        "seconds_then": round(first.seconds, 1),
+    }
+
+
+def _finished(path: Path) -> tuple[RunResult, dict[str, Any]]:
+    """The result of a finished run and its resolved configuration. Raises CtxpeftError where there is none."""
+    if not (path / RESULT).is_file() or not (path / RESOLVED).is_file():
+        raise CtxpeftError(f"{path} holds no finished run: expected {RESOLVED} and {RESULT}")
+    resolved = read_yaml(path / RESOLVED).data
+    if not isinstance(resolved, dict) or "task" not in resolved.get("about", {}):
+        raise SpecError(f"{path / RESOLVED} is not what a run writes")
+    return RunResult.read(path), resolved
 
 
 def _rebuilt(resolved: Mapping[str, Any], model: str | None) -> tuple[Bench, Method, TrainingConfig]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 import ctxpeft
+from ctxpeft import extras
+from ctxpeft.cli.doctor import EXTRAS
 from ctxpeft.data import mini_model_path, protocol_names, task_names
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.blocks import Sign
@@ -193,21 +197,44 @@ def test_show_on_no_model(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_cp(tmp_path: Path, capsys: Capture) -> None:
+    """The file is the shipped one; only its first line, which names the schema, is another."""
     source = shipped_file("variants", "prefix-tuning-plus")
     assert source is not None
-    target = tmp_path / "mine.yaml"
-    assert run(capsys, "cp", "prefix-tuning-plus", target).code == 0
-    assert target.read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
+    head, body = source.read_text(encoding="utf-8").split("\n", 1)
+    assert head == "# yaml-language-server: $schema=../docs/schema/variant.json"
+    target, schema = tmp_path / "mine.yaml", tmp_path / "variant.schema.json"
+    done = run(capsys, "cp", "prefix-tuning-plus", target)
+    assert (done.code, str(schema) in done.err) == (0, True)
+    copied = f"# yaml-language-server: $schema=variant.schema.json\n{body}"
+    assert target.read_text(encoding="utf-8") == copied
+    assert json.loads(schema.read_text(encoding="utf-8")) == json.loads(run(capsys, "schema").out)
     again = run(capsys, "cp", "prefix-tuning", target)
     assert again.code == 2
     assert again.err.startswith(f"error: {target}: exists already")
-    assert target.read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
-    assert sorted(tmp_path.iterdir()) == [target]
+    assert target.read_text(encoding="utf-8") == copied
+    assert sorted(tmp_path.iterdir()) == [target, schema]
+
+
+def test_cp_keeps_a_foreign_schema_and_writes_none_that_is_not_wanted(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    foreign = tmp_path / "variant.schema.json"
+    foreign.write_text('{"$comment": "mine"}')
+    assert run(capsys, "cp", "ia3", tmp_path / "a.yaml").code == 0
+    assert foreign.read_text() == '{"$comment": "mine"}'
+    target = tmp_path / "folder" / "b.yaml"
+    target.parent.mkdir()
+    assert run(capsys, "cp", "gates", target, "--no-schema").code == 0
+    assert list(target.parent.iterdir()) == [target]
+    assert "yaml-language-server" not in target.read_text(encoding="utf-8")
+    assert run(capsys, "validate", target).code == 0
 
 
 def test_cp_into_a_folder(tmp_path: Path, capsys: Capture) -> None:
     result = run(capsys, "cp", "ia3", tmp_path, "--json").result
-    assert result == {"name": "ia3", "file": str(tmp_path / "ia3.yaml")}
+    schema = tmp_path / "variant.schema.json"
+    assert result == {"name": "ia3", "file": str(tmp_path / "ia3.yaml"), "schema": str(schema)}
+    assert schema.is_file()
     assert (tmp_path / "ia3.yaml").is_file()
 
 
@@ -224,8 +251,9 @@ def test_cp_nothing(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_schema(capsys: Capture) -> None:
-    assert json.loads(run(capsys, "schema").out) == variant_schema()
-    assert run(capsys, "schema", "variant", "--json").result == variant_schema()
+    printed = json.loads(run(capsys, "schema").out)
+    assert printed == {**variant_schema(), "$comment": "written by: ctxpeft schema variant"}
+    assert run(capsys, "schema", "variant", "--json").result == printed
     assert "modules" in json.loads(run(capsys, "schema", "space").out)["properties"]
     assert run(capsys, "schema", "spaces").err.endswith("did you mean 'space'?\n")
 
@@ -236,8 +264,52 @@ def test_doctor(capsys: Capture) -> None:
     assert result["machine"]["threads"] == 1
     assert result["blocks"]["counts"]["memory"] == len(kinds("memory"))
     assert result["problems"] == []
+    assert all(result["versions"].values())
+    missing = [name for name, found in result["extras"].items() if found is None]
     outcome = run(capsys, "doctor")
+    assert outcome.out.count("not installed (extra ctxpeft[") == len(missing)
     assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "all well")
+
+
+def test_doctor_knows_every_extra(repository: Path, capsys: Capture) -> None:
+    """Its packages are those of pyproject.toml, under the names they are installed by."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {n: texts for n, texts in project["optional-dependencies"].items() if n not in ("dev", "docs")}
+    packages = {(re.split("[><=]", text)[0], name) for name, texts in extras.items() for text in texts}
+    assert set(EXTRAS.items()) == packages - {("datasets", "trl")}
+
+
+@pytest.mark.parametrize(
+    ("args", "package", "extra"),
+    [
+        (["compare", "-v", "ia3,none", "-t", "docstring-area", "--dry-run"], "matplotlib", "plots"),
+        (["diagnose", "-a", "prefix-tuning", "--out", "x"], "matplotlib", "plots"),
+        (["report", "x"], "matplotlib", "plots"),
+        (["train", "-v", "lora-qv", "-t", "docstring-area", "--dry-run", "limit=9"], "peft", "peft"),
+        (["report", "--storage", "postgresql://nobody@localhost/x", "--out", "x"], "psycopg2", "postgres"),
+        (["train", "-v", "ia3", "-t", "trec", "--dry-run"], "datasets", "data"),
+        (["eval", "-t", "e2e", "--data", "x.jsonl"], "sacrebleu", "text"),
+    ],
+)
+def test_a_missing_package_is_told_with_its_extra(
+    args: list[str],
+    package: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """A package that is not installed: neither found nor importable."""
+    monkeypatch.chdir(tmp_path)
+    row = {"prompt": "a", "completion": "b"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else found(name))
+    done = run(capsys, *args)
+    assert done.code == 2
+    assert f"pip install 'ctxpeft[{extra}]'" in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_doctor_on_a_model(shared: Path, capsys: Capture) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from ctxpeft.extras import require
 from ctxpeft.files import replacing, write_json, write_text
 
 Cell = str | int | float | None
@@ -45,6 +45,7 @@ class Diagnosis:
         """Write the picture as PNG; False where there is none."""
         if self.paint is None:
             return False
+        require("matplotlib", "plots", "the picture of a diagnosis")
         import matplotlib
 
         matplotlib.use("Agg")
@@ -66,18 +67,26 @@ class Diagnosis:
         self.draw(folder / f"{self.name}.png")
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(shown(cell))}</td>" for cell in row) + "</tr>" for row in self.rows
-        )
-        return f"<p>{escape(self.about)}</p><table><tr>{head}</tr>{body}</table>"
+        from ctxpeft.html import table
+
+        return table(self.columns, [[_text(cell) for cell in row] for row in self.rows], before=self.about)
+
+    def __repr__(self) -> str:
+        return f"<diagnosis {self.name}: {len(self.rows)} rows of {', '.join(self.columns)}>"
+
+    def __str__(self) -> str:
+        return self.markdown()
 
 
 def shown(cell: Cell) -> str:
-    """A cell as text."""
+    """A cell as text in a Markdown table."""
+    return _text(cell).replace("|", "\\|")
+
+
+def _text(cell: Cell) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).replace("|", "\\|")
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def plain_axes(axes: Any) -> None:
