@@ -2,6 +2,7 @@
 # make test     install, then lint, type check and test
 # make lint     ruff and mypy alone
 # make integrations  install lm-eval and torchao too, then run the tests that need them
+# make bench    speed and memory against the frozen model and HF PEFT; writes docs/performance.md
 # make docs     the documentation, strict
 # make schema   docs/schema, by which editors complete variants and spaces, after a change of the specs
 # make minimum  the oldest versions that pyproject.toml allows, in an environment of their own, and a core of the tests
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: search test integrations lint docs schema notebook minimum dist clean
+.PHONY: search test integrations lint bench docs schema notebook minimum dist clean
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.installed
@@ -32,6 +33,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks
 
 schema: $(VENV)/.installed
 	$(BIN)/ctxpeft schema variant > docs/schema/variant.json

@@ -18,32 +18,32 @@ from benchmarks.settings import Settings
 from benchmarks.timing import FLOOR, interleaved
 from ctxpeft.hosts.attach import place
 
-ROWS, PROMPT, COUNT = 64, 32, 4
-RESIDENT = (64, 512)
+ROWS, PROMPT, COUNT = 64, 32, 2
 DISTINCT = (1, 8, 64)
 VARIANTS = ("prefix-tuning-plus", "prefix-tuning")
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
     """A table a variant: times of one decoded token of all rows; the floor is one adapter, not routed."""
-    model = host(settings.model, settings.device, torch.float32, settings.attention)
+    model = host(settings.shared, settings.device, torch.float32, settings.attention)
+    many = settings.resident
     for name in VARIANTS:
-        cases = {f"{FLOOR}": (1, None)}
-        cases |= {f"{distinct} distinct of 64": (64, distinct) for distinct in DISTINCT}
-        cases["64 distinct of 512"] = (512, 64)
-        served = {resident: _resident(model, name, resident) for resident in (1, *RESIDENT)}
+        cases: dict[str, tuple[int, int | None]] = {FLOOR: (1, None)}
+        cases |= {f"{distinct} distinct of {ROWS}": (ROWS, distinct) for distinct in DISTINCT}
+        cases[f"{ROWS} distinct of {many}"] = (many, ROWS)
+        served = {resident: _resident(model, name, resident) for resident in (1, ROWS, many)}
         functions = {
             case: _decoding(served[resident], distinct) for case, (resident, distinct) in cases.items()
         }
         times = interleaved(functions, settings.rounds, settings.device)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"name": "one adapter, not routed" if case == FLOOR else case, **times[case].plain(COUNT)}
             for case in cases
         ]
         yield {
             "kind": "adapters",
             "variant": name,
-            "model": title(settings.model),
+            "model": title(settings.shared),
             "batch": ROWS,
             "tokens": PROMPT,
             "rows": rows,

@@ -11,7 +11,7 @@ from benchmarks.settings import Settings
 from benchmarks.step import opened, predicted
 from benchmarks.timing import interleaved
 
-COUNT = 8
+COUNT = 4
 """Tokens decoded in one repetition, after which the cache is cut back."""
 
 
@@ -23,7 +23,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         first = ids[:, :1]
         caches = {s.name: s.prefill(ids) for s in measured}
         functions = {s.name: partial(s.decode, caches[s.name], first, COUNT) for s in measured}
-        times = interleaved(functions, 3 * settings.rounds, settings.device)
+        times = interleaved(functions, 2 * settings.rounds, settings.device)
         rows: list[dict[str, Any]] = []
         for subject in measured:
             row = {"name": subject.name, "group": subject.group, **times[subject.name].plain(COUNT)}

@@ -47,8 +47,10 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 def host(name: str, device: torch.device, dtype: torch.dtype, attention: str = "sdpa", **changes: int) -> Any:
-    """A model by the name of a shape or the path of a folder, frozen, in eval mode. attention: transformers' name of
-    its backend. `changes` are of its shape."""
+    """A model by the name of a shape or the path of a folder, frozen, in eval mode.
+
+    attention: transformers' name of its backend. `changes` are of its shape.
+    """
     if name in SHAPES:
         config: Any = LlamaConfig(**{**SHAPES[name], "max_position_embeddings": LONGEST, **changes})  # type: ignore[arg-type]
     else:

@@ -24,7 +24,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
     """One line of points a variant and axis: milliseconds that it adds to a training step (or to a decoded token)."""
     for axis, values, measure in AXES:
         points = []
-        for value in values:
+        for value in values[: settings.points]:
             for name, added in measure(value, settings).items():
                 points.append({"variant": name, "value": value, "added_ms": added})
         yield {"kind": "scaling", "axis": axis, "model": title(SHAPE), "points": points}
@@ -98,8 +98,8 @@ def _context(value: int, settings: Settings) -> dict[str, list[float]]:
     measured = [floor(model), ours(model, PLUS), ours(model, PREFIX)]
     ids = tokens(model, 1, value)
     caches = {s.name: s.prefill(ids) for s in measured}
-    functions = {s.name: partial(s.decode, caches[s.name], ids[:, :1], 8) for s in measured}
-    return _added(functions, settings, per=8)
+    functions = {s.name: partial(s.decode, caches[s.name], ids[:, :1], 4) for s in measured}
+    return _added(functions, settings, per=4)
 
 
 AXES: tuple[tuple[str, tuple[int, ...], Callable[[int, Settings], dict[str, list[float]]]], ...] = (
@@ -108,5 +108,5 @@ AXES: tuple[tuple[str, tuple[int, ...], Callable[[int, Settings], dict[str, list
     ("heads", (4, 8, 16, 32), _heads),
     ("layers", (1, 2, 4, 8), _layers),
     ("adapters active at once", (1, 2, 4, 8), _adapters),
-    ("context, decoding", (64, 256, 1024, 4096), _context),
+    ("context, decoding", (64, 256, 1024, 2048), _context),
 )

@@ -38,14 +38,14 @@ REPLACES = {
     "prompt-tuning": "PEFT prompt tuning",
     "llama-adapter": "PEFT LLaMA-Adapter",
 }
-CLASS = {
-    "prefix-tuning": "inside slots",
-    "length-compensated": "inside slots",
-    "cartridge": "inside slots",
-    "prompt-tuning": "inside slots",
-    "unipelt": "inside slots and an adapter",
-    "llama-adapter": "outside slots",
-}
+MATRICES = (
+    "prefix-tuning-plus",
+    "prefix-tuning-plus-kv-shared",
+    "prefix-tuning-plus-low-rank",
+    "prefix-tuning-plus-gated",
+    "ntk-attention",
+)
+SLOTS = ("prefix-tuning", "length-compensated", "cartridge", "prompt-tuning")
 
 
 @dataclass

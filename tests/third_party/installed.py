@@ -16,6 +16,7 @@ from ctxpeft.hosts.count import count_parameters
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.testing.heads import Heads
 from ctxpeft.testing.tiny import tiny_model
+from scripts.pages import filled
 from tests.cli.running import run
 from tests.tasks.tiny import make_model
 
@@ -101,10 +102,10 @@ def test_search_space(capsys: Capture, tmp_path: Path) -> None:
     assert len({m["feature_map"]["frequency"] for m in modules}) == len(modules)
 
 
-def test_docs(hooks: Any) -> None:
-    page = hooks.on_page_markdown("<!-- generated: blocks -->")
-    assert "### `sine`\n\n`sin(ω ⊙ x)`" in page
-    assert "### `length`\n\n`g = nᵃ`" in page
+def test_docs() -> None:
+    page = filled("<!-- generated: blocks -->")
+    assert "### feature_map: sine\n\n$`\\mathrm{sin}\\left( \\omega \\odot x \\right)`$" in page
+    assert "### gate: length\n\n`g = nᵃ`" in page
 
 
 def test_a_life_of_an_adapter(tmp_path: Path, variant: Path) -> None:

@@ -1,0 +1,1 @@
+"""The pictures of the design guide, measured on runs of `ctxpeft compare`."""

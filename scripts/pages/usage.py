@@ -1,0 +1,76 @@
+"""Which blocks the shipped variants use, and where the evidence speaks of a variant."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ctxpeft.shipped import shipped_names
+from ctxpeft.spec.base import BlockSpec
+from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.variant import Variant
+
+DOCS = Path(__file__).parents[2] / "docs"
+_HEADING = re.compile(r"^#{1,6} (.+)$")
+
+
+@cache
+def shipped() -> dict[str, Variant]:
+    """The shipped variants by name."""
+    return {name: load_variant(name) for name in shipped_names("variants")}
+
+
+def blocks_of(variant: Variant) -> set[tuple[str, str]]:
+    """(family, kind) of every block of a variant, those of others' inside too."""
+    found: set[tuple[str, str]] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, BlockSpec):
+            found.add((value.family, value.kind))
+        if isinstance(value, list):
+            for item in value:
+                visit(item)
+        elif hasattr(type(value), "model_fields"):
+            for field in type(value).model_fields:
+                visit(getattr(value, field))
+
+    visit(variant.modules)
+    return found
+
+
+@cache
+def uses() -> dict[tuple[str, str], list[str]]:
+    """The names of the shipped variants that use a block."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, variant in shipped().items():
+        for block in blocks_of(variant):
+            found.setdefault(block, []).append(name)
+    return found
+
+
+@cache
+def evidence() -> dict[str, list[tuple[str, str]]]:
+    """For each variant the sections of docs/evidence that name it in a table or a command: (title, page#anchor)."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for page in sorted((DOCS / "evidence").glob("*.md")):
+        title, anchor, fenced = page.stem, "", False
+        for line in page.read_text(encoding="utf-8").splitlines():
+            fenced ^= line.startswith("```")
+            heading = None if fenced else _HEADING.match(line)
+            if heading:
+                title, anchor = heading[1], "#" + slug(heading[1])
+            if line.startswith("|"):
+                for name in shipped():
+                    place = (title, f"evidence/{page.name}{anchor}")
+                    if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", line) and place not in found.get(
+                        name, []
+                    ):
+                        found.setdefault(name, []).append(place)
+    return found
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as the site and code hosts make it."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
