@@ -62,7 +62,10 @@ class Page:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(block["body"], encoding="utf-8")
             elif block["language"] == "python":
-                exec(compile(block["body"], str(self.path), "exec"), scope)
+                body = block["body"]
+                for word, stand_in in self.replaced.items():
+                    body = body.replace(word, stand_in)
+                exec(compile(body, str(self.path), "exec"), scope)
                 ran += 1
             elif block["language"] == "sh":
                 ran += sum(self._command(line) for line in commands(block["body"]))
@@ -102,7 +105,8 @@ def small(words: list[str]) -> list[str]:
     kept = [
         w for w in kept if not w.startswith(("steps=", "limit=", "batch_size=", "eval_every=", "per_class="))
     ]
-    return [*kept, *SMALL[words[0]]]
+    few = [w for w in SMALL[words[0]] if not (w.startswith("limit=") and "--per-class" in kept)]
+    return [*kept, *few]
 
 
 def _module(words: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from ctxpeft.files import write_text
 from ctxpeft.shipped import shipped_file, shipped_names
 
 KINDS = {"variants": "variant", "search": "space"}
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,79}")
 SERVER = "# yaml-language-server: "
 
 
@@ -37,7 +39,7 @@ def command(
 ) -> None:
     """Copy a shipped variant or search space into a file of your own, to change it.
 
-    Its first line names a schema beside it, so that editors with a YAML language server complete keys and kinds.
+    A copied variant is named after its file. Its first line names a schema beside it, so that editors with a YAML language server complete keys and kinds.
 
     Examples:
       ctxpeft cp prefix-tuning-plus mine.yaml
@@ -53,11 +55,17 @@ def command(
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines[0].startswith(SERVER):
         lines[0] = f"{SERVER}$schema={beside.name}\n" if schema else ""
-    write_text(target, "".join(lines))
+    write_text(target, _named("".join(lines), target) if kind == "variant" else "".join(lines))
     if json:
         emit("cp", {"name": name, "file": target, "schema": beside if schema else None})
     else:
         note(f"{name} copied to {target}" + (f"; editors complete it by {beside}" if schema else ""))
+
+
+def _named(text: str, target: Path) -> str:
+    """The variant under the file's name, where that can be one: tables tell the copy from its source."""
+    name = target.stem.lower()
+    return re.sub(r"(?m)^name: .*$", f"name: {name}", text, count=1) if _NAME.fullmatch(name) else text
 
 
 def _shipped(name: str) -> tuple[Path, str]:

@@ -100,7 +100,7 @@ def _check_file(url: str) -> None:
         raise CtxpeftError(f"no database at {path}: expected the one that ctxpeft search wrote")
     try:
         with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
         ) as connection:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     except sqlite3.DatabaseError as error:

@@ -197,7 +197,7 @@ def test_show_on_no_model(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_cp(tmp_path: Path, capsys: Capture) -> None:
-    """The file is the shipped one; only its first line, which names the schema, is another."""
+    """The file is the shipped one under its own name; its first line, which names the schema, is another."""
     source = shipped_file("variants", "prefix-tuning-plus")
     assert source is not None
     head, body = source.read_text(encoding="utf-8").split("\n", 1)
@@ -205,7 +205,9 @@ def test_cp(tmp_path: Path, capsys: Capture) -> None:
     target, schema = tmp_path / "mine.yaml", tmp_path / "variant.schema.json"
     done = run(capsys, "cp", "prefix-tuning-plus", target)
     assert (done.code, str(schema) in done.err) == (0, True)
-    copied = f"# yaml-language-server: $schema=variant.schema.json\n{body}"
+    copied = f"# yaml-language-server: $schema=variant.schema.json\n{body}".replace(
+        "name: prefix-tuning-plus", "name: mine"
+    )
     assert target.read_text(encoding="utf-8") == copied
     assert json.loads(schema.read_text(encoding="utf-8")) == json.loads(run(capsys, "schema").out)
     again = run(capsys, "cp", "prefix-tuning", target)

@@ -91,7 +91,7 @@ def test_a_block_that_crashes_is_a_finding(capsys: Capture, monkeypatch: pytest.
         raise IndexError("no such slot")
 
     monkeypatch.setattr(SlotMemory, "forward", forward)
-    outcome = run(capsys, "check", "prefix-tuning", "--law", "causal")
+    outcome = run(capsys, "check", "llama-adapter", "--law", "causal")
     assert outcome.code == 1
     assert outcome.err.endswith("batch 1, 2 tokens: IndexError: no such slot\n")
 

@@ -106,7 +106,7 @@ MISTAKES = [
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "stpes=3"], "did you mean 'steps'?"),
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.rung=2"], "search.rung"),
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
-    (["search"], "Missing argument 'SPACE'"),
+    (["search"], "missing argument 'SPACE'"),
     (["report"], "expected the folder of a search, or --storage URL"),
     (["report", "nowhere"], "no folder nowhere: expected the folder of a search"),
     (["report", "FOLDER"], "holds no study.db: expected the folder of a search"),
