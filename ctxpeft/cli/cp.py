@@ -39,7 +39,8 @@ def command(
 ) -> None:
     """Copy a shipped variant or search space into a file of your own, to change it.
 
-    A copied variant is named after its file. Its first line names a schema beside it, so that editors with a YAML language server complete keys and kinds.
+    A copied variant is named after its file. Its first line names a schema beside it, so that editors with a YAML
+    language server complete keys and kinds.
 
     Examples:
       ctxpeft cp prefix-tuning-plus mine.yaml
