@@ -193,6 +193,10 @@ class SlotMemory(MemoryModule):
         return Read(grouped(weight, value), m, torch.zeros_like(m))
 
     def deployed_parameters(self) -> int:
-        slots: int = self.slots.deployed_parameters()  # type: ignore[operator]
-        beside = sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in self.slots.parameters())
-        return slots + beside
+        """Parameters that remain once training is over; what K and V are made from stays where it is fewer."""
+        folded: int = self.slots.deployed_parameters()  # type: ignore[operator]
+        saved: int = sum(t.numel() for t in self.slots.state_dict().values())
+        beside: int = sum(p.numel() for p in self.parameters()) - sum(
+            p.numel() for p in self.slots.parameters()
+        )
+        return min(folded, saved) + beside
