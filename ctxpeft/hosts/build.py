@@ -14,7 +14,7 @@ from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.shared import SharedBlocks, has_virtual_tokens, shared_parts
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.discover import Layer, embedding_shape
-from ctxpeft.hosts.positions import check_shiftable
+from ctxpeft.hosts.positions import check_room, check_shiftable
 from ctxpeft.hosts.prompts import check_readable
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -83,6 +83,7 @@ def _module(model: nn.Module, layers: list[Layer], spec: ModuleSpec, index: int,
     shapes = [at(layer.shape(spec)) for layer in chosen]
     if has_virtual_tokens(spec):
         check_readable(model, layers)
+        check_room(model, int(spec.memory.total()))  # type: ignore[attr-defined]
     check_shiftable(model, spec, layers[0].turnable)
     modules = [ContextModule(spec, shape) for shape in shapes]
     found = [

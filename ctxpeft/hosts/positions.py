@@ -68,6 +68,15 @@ def learned_positions(model: nn.Module) -> int | None:
     return most if any(most <= table.num_embeddings <= most + 2 for table in tables) else None
 
 
+def check_room(model: nn.Module, tokens: int) -> None:
+    """Raises OutOfPositionsError where virtual tokens are more than the positions a model has learned."""
+    room = learned_positions(model)
+    if room is not None and tokens > room:
+        raise OutOfPositionsError(
+            f"{tokens} virtual tokens need as many positions, and the model has {room}; use fewer of them"
+        )
+
+
 def shifted(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],

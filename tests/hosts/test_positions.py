@@ -288,3 +288,13 @@ def test_a_text_too_long_for_the_positions_that_are_left_is_refused(told):
     turned = tiny_model("llama")
     ctxpeft.attach(turned, variant("offset", count), seed=0)
     turned(ids, **given)
+
+
+def test_more_virtual_tokens_than_positions_are_refused_before_anything_is_attached():
+    memory = {"kind": "slots", "count": 65, "parameterization": {"kind": "prompt"}}
+    longer = {"name": "longer", "modules": [{"placement": "inside", "memory": memory}]}
+    model = tiny_model("gpt2")
+    with pytest.raises(HostError, match="65 virtual tokens need as many positions, and the model has 64"):
+        ctxpeft.attach(model, longer)
+    assert not hasattr(model, "_ctxpeft")
+    ctxpeft.attach(tiny_model("llama"), longer)
