@@ -72,23 +72,12 @@ def _described(variant: Variant) -> dict[str, Any]:
 
 def _blocks(variant: Variant) -> list[dict[str, str]]:
     """Every block of the variant once, with its equation and its paper."""
-    from ctxpeft.spec.base import BlockSpec
+    from ctxpeft.spec.used import blocks_of
 
-    found: dict[str, dict[str, str]] = {}
-
-    def visit(value: Any) -> None:
-        if isinstance(value, BlockSpec):
-            name = f"{value.family}.{value.kind}"
-            found[name] = {"block": name, "equation": value.equation, "cites": value.cites}
-        if isinstance(value, list):
-            for item in value:
-                visit(item)
-        elif hasattr(type(value), "model_fields"):
-            for field in type(value).model_fields:
-                visit(getattr(value, field))
-
-    visit(variant.modules)
-    return list(found.values())
+    return [
+        {"block": f"{block.family}.{block.kind}", "equation": block.equation, "cites": block.cites}
+        for block in blocks_of(variant)
+    ]
 
 
 def _counted(variant: Variant, model: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ctxpeft.shipped import shipped_names
-from ctxpeft.spec.base import BlockSpec
 from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.used import blocks_of
 from ctxpeft.spec.variant import Variant
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,31 +21,13 @@ def shipped() -> dict[str, Variant]:
     return {name: load_variant(name) for name in shipped_names("variants")}
 
 
-def blocks_of(variant: Variant) -> set[tuple[str, str]]:
-    """(family, kind) of every block of a variant, those of others' inside too."""
-    found: set[tuple[str, str]] = set()
-
-    def visit(value: Any) -> None:
-        if isinstance(value, BlockSpec):
-            found.add((value.family, value.kind))
-        if isinstance(value, list):
-            for item in value:
-                visit(item)
-        elif hasattr(type(value), "model_fields"):
-            for field in type(value).model_fields:
-                visit(getattr(value, field))
-
-    visit(variant.modules)
-    return found
-
-
 @cache
 def uses() -> dict[tuple[str, str], list[str]]:
     """The names of the shipped variants that use a block."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, variant in shipped().items():
         for block in blocks_of(variant):
-            found.setdefault(block, []).append(name)
+            found.setdefault((block.family, block.kind), []).append(name)
     return found
 
 

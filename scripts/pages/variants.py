@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ctxpeft.spec.used import blocks_of
 from scripts.pages.markdown import code, maths, table
-from scripts.pages.usage import blocks_of, evidence, shipped
+from scripts.pages.usage import evidence, shipped
 
 
 def variants() -> str:
@@ -49,7 +50,8 @@ def _section(row: dict[str, Any], model: str) -> str:
         facts.append(("begins as the base", "yes" if row["identity_at_init"] else "no"))
     rate = variant.training.learning_rate if variant.training else None
     facts.append(("learning rate", f"{rate:g}, a hint measured for it" if rate else ""))
-    links = [f"[{code(f'{f}.{k}')}](blocks.md#{anchor(f, k)})" for f, k in sorted(blocks_of(variant))]
+    used = sorted((block.family, block.kind) for block in blocks_of(variant))
+    links = [f"[{code(f'{f}.{k}')}](blocks.md#{anchor(f, k)})" for f, k in used]
     facts.append(("blocks", ", ".join(links)))
     where = [f"[{title}](../{place})" for title, place in evidence().get(row["name"], [])]
     facts.append(("measured", ", ".join(where) or "not on a page of this site yet"))
