@@ -103,22 +103,24 @@ def _at_default(value: BaseModel, name: str) -> bool:
     return bool(compact(getattr(value, name)) == compact(default))
 
 
-def compact(value: Any) -> Any:
-    """Plain data: `kind`, required keys and whatever differs from its default; it reads back to an equal spec."""
+def compact(value: Any, defaults: bool = False) -> Any:
+    """Plain data: `kind`, required keys and whatever differs from its default; it reads back to an equal spec.
+
+    With `defaults` every value is there but a null that is the default.
+    """
     if isinstance(value, BaseModel):
         out: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
-            item = getattr(value, name)
-            written = compact(item)
-            if (
-                name == "kind"
-                or field.is_required()
-                or written != compact(field.get_default(call_default_factory=True))
-            ):
+            written = compact(getattr(value, name), defaults)
+            if name == "kind" or field.is_required():
                 out[name] = written
-        return out | {name: compact(item) for name, item in (value.model_extra or {}).items()}
+                continue
+            usual = compact(field.get_default(call_default_factory=True), defaults)
+            if written != usual or (defaults and written is not None):
+                out[name] = written
+        return out | {name: compact(item, defaults) for name, item in (value.model_extra or {}).items()}
     if isinstance(value, dict):
-        return {k: compact(v) for k, v in value.items()}
+        return {k: compact(v, defaults) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [compact(v) for v in value]
+        return [compact(v, defaults) for v in value]
     return value

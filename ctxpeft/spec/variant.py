@@ -61,8 +61,7 @@ class Variant(Spec):
 
         With `defaults` every value is written out: a file that is kept means the same when a default changes.
         """
-        data = self.model_dump(mode="json", exclude_none=True) if defaults else self.to_dict()
-        text = dump_yaml(data)
+        text = dump_yaml(compact(self, defaults))
         if path is not None:
             from ctxpeft.files import write_text
 

@@ -24,7 +24,13 @@ def assert_comes_back(variant: Variant) -> None:
     text = variant.to_yaml()
     again = parse_yaml(text, "again").data
     assert again == data
-    for read in (load_variant(data), load_variant(again), Variant.model_validate(variant.model_dump())):
+    full = parse_yaml(variant.to_yaml(defaults=True), "full").data
+    for read in (
+        load_variant(data),
+        load_variant(again),
+        load_variant(full),
+        Variant.model_validate(variant.model_dump()),
+    ):
         assert read == variant
         assert read.fingerprint() == variant.fingerprint()
         assert read.to_yaml() == text
@@ -47,6 +53,17 @@ def test_the_design_names_ship() -> None:
     assert {"prefix-tuning-plus", "prefix-tuning", "llama-adapter", "lora-qv", "lora-all", "ia3"} <= set(
         SHIPPED
     )
+
+
+def test_a_null_that_is_not_the_default_is_written_out() -> None:
+    phi = {"kind": "taylor", "width": None}
+    module = {"placement": "outside", "feature_map": phi, "memory": {"kind": "matrix"}}
+    variant = load_variant({"name": "x", "modules": [module]})
+    full = parse_yaml(variant.to_yaml(defaults=True), "full").data
+    assert full["modules"][0]["feature_map"] == phi
+    assert "training" in full
+    assert "peft" not in full
+    assert_comes_back(variant)
 
 
 @given(variants())
