@@ -2,9 +2,10 @@
 
 The obvious loop loads the model and the data for every run, trains with the Trainer and scores every label. Each
 further row of the table adds one mechanism of the search: the base and the encoded data are kept; runs that only rank
-are scored by their held-out loss; the rates of a design are trained side by side at the rung. All rows try the same
-designs at the same rates, and stop the same share of them at the rung. What is counted is CPU time of this process,
-interleaved design by design, so that a busy machine does not tilt it.
+are scored by their held-out loss; the rates of a design are trained side by side at the rung; what the layers below
+the lowest adapted one give is kept for every batch. All rows try the same designs at the same rates, and stop the same
+share of them at the rung. What is counted is CPU time of this process, interleaved design by design, so that a busy
+machine does not tilt it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ class Row:
 
 def rows(job: Job, scratch: Path) -> tuple[list[Row], Laboratory]:
     """The ways, from the obvious loop to the search."""
-    kept = Laboratory(replace(job, out=scratch / "kept"))
+    without = replace(
+        job.space,
+        file=job.space.file.model_copy(update={"search": job.search.model_copy(update={"cache": 0})}),
+    )
+    kept = Laboratory(replace(job, space=without, out=scratch / "kept"))
+    caching = Laboratory(replace(job, out=scratch / "caching"))
     seed = job.search.seed
 
     def one_by_one(lab: Callable[[], Laboratory], labels: bool) -> Runs:
@@ -68,16 +74,20 @@ def rows(job: Job, scratch: Path) -> tuple[list[Row], Laboratory]:
         return run
 
     def loaded() -> Laboratory:
-        return Laboratory(replace(job, out=scratch / "loaded"))
+        return Laboratory(replace(job, space=without, out=scratch / "loaded"))
 
-    def together(variant: Variant, rates: Sequence[float], steps: int) -> list[RunResult]:
-        return kept.train_rates(variant, rates, steps, seed, labels=False)
+    def together(lab: Laboratory) -> Runs:
+        def run(variant: Variant, rates: Sequence[float], steps: int) -> list[RunResult]:
+            return lab.train_rates(variant, rates, steps, seed, labels=False)
+
+        return run
 
     ways = {
         "load, train, score, for every run": one_by_one(loaded, labels=True),
         "+ base and data kept": one_by_one(lambda: kept, labels=True),
         "+ scored by held-out loss": one_by_one(lambda: kept, labels=False),
-        "+ rates side by side at the rung": together,
+        "+ rates side by side at the rung": together(kept),
+        "+ states below the lowest layer kept": together(caching),
     }
     return [Row(name, runs, [], [], [], []) for name, runs in ways.items()], kept
 
@@ -110,7 +120,7 @@ def measure(row: Row, variant: Variant, rates: Sequence[float], rung: int, full:
         evaluation = result.evaluations.get("validation")
         return loss_of(evaluation) if evaluation else math.inf
 
-    for folder in ("kept", "loaded"):  # nothing is read from an earlier run
+    for folder in ("kept", "loaded", "caching"):  # nothing is read from an earlier run
         shutil.rmtree(scratch / folder / "runs", ignore_errors=True)
     began = time.process_time()
     at_rung = [reached(result) for result in row.runs(variant, rates, rung)]
@@ -172,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="of a full run; the space's own if left out")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ways", type=int, default=0, help="only the last so many rows; 0 for all")
     parser.add_argument("--out", type=Path, help="a JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -188,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             found, laboratory = rows(Job(space, model, tasks[:1], scratch, "throughput"), scratch)
+            found = found[-options.ways :]
             task = laboratory.tasks[0]
             chosen = designs(laboratory, options.designs, options.seed)
             for number, variant in enumerate(chosen, start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ LATER = (
 )  # settings that came after the first studies
 
 
+NOT_DECISIVE = {"trials", "finalists", "seeds", "metrics", "forgetting", "cache"}
+
+
 class Laboratory:
     """Trains variants of one job.
 
@@ -48,6 +52,7 @@ class Laboratory:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from ctxpeft.hosts.kept import Kept
         from ctxpeft.tasks import build_task
         from ctxpeft.training import load_base, prepare
 
@@ -56,7 +61,7 @@ class Laboratory:
         self.job = job
         self.config = training_config(job.space.file.training)
         data = [build_task(spec) for spec in job.tasks]
-        self.base = load_base(job.model)
+        self.base = replace(load_base(job.model), kept=Kept(job.search.cache << 20))
         self.benches: dict[str, Bench] = {task.spec.name: prepare(self.base, task) for task in data}
         self.counter = Counter(self.base.model)
         self.target = target_of(job.space.file.budget, self.counter)
@@ -263,7 +268,7 @@ class Laboratory:
 def _decisive(search: Search) -> dict[str, Any]:
     """What of the settings decides results. Those that came later are named only where they are used, so that a study
     made before them goes on."""
-    data = search.model_dump(mode="json", exclude={"trials", "finalists", "seeds", "metrics", "forgetting"})
+    data = search.model_dump(mode="json", exclude=NOT_DECISIVE)
     defaults = Search().model_dump(mode="json")
     return {key: value for key, value in data.items() if key not in LATER or value != defaults[key]}
 

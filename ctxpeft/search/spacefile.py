@@ -88,6 +88,11 @@ class Search(Spec):
         description="Whether the rates of a design are trained side by side at the first rung, each row of a batch "
         "through its own adapter, where that computes what separate runs compute.",
     )
+    cache: Annotated[int, Field(ge=0)] = Field(
+        256,
+        description="MiB that a worker may fill with hidden states below the lowest adapted layer, so that designs of "
+        "upper layers do not compute them anew for each batch; 0 keeps none. Results are the same, bit for bit.",
+    )
     sampler: Literal["tpe", "nsga2", "random", "gp"] = Field(
         "tpe",
         description="Who proposes designs: TPE over groups of dimensions, NSGA-II, chance, or a Gaussian process.",

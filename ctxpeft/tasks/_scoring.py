@@ -86,7 +86,8 @@ def sequence_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """The summed negative log-likelihood (nats) of each row's labelled tokens: (B,), on the CPU."""
     device = next(model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    logits_BTV = model(**batch).logits
+    options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    logits_BTV = model(**batch, **options).logits
     losses = [
         cross_entropy(logits_BTV[b, :-1][kept].float(), batch["labels"][b, 1:][kept], reduction="sum")
         for b, kept in enumerate(batch["labels"][:, 1:] != IGNORED)

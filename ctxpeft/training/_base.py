@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ctxpeft.errors import HostError, did_you_mean
+from ctxpeft.hosts.kept import Kept
 from ctxpeft.tasks import pad_id
 
 MINI = "ctxpeft-mini"
@@ -26,13 +27,14 @@ class Base:
     """A model with its tokenizer; `name` is what the user called it.
 
     head: names of the parameters of a classification head, trained with every method; empty for a causal language
-    model, which tells a class by writing it.
+    model, which tells a class by writing it. kept: what its lower layers gave, for adapters above them.
     """
 
     model: Any
     tokenizer: Any
     name: str
     head: tuple[str, ...] = ()
+    kept: Kept | None = field(default=None, compare=False)
 
     @property
     def positions(self) -> int | None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 import ctxpeft
+from ctxpeft.hosts.below import kept_below
 from ctxpeft.tasks import Evaluation, evaluate
 from ctxpeft.training._bench import Bench
 from ctxpeft.training._callbacks import interruptible
@@ -124,7 +125,8 @@ def _train(
     assert method.variant is not None
     model, first = bench.base.model, runs[0][0]
     data = OrderedExamples(bench.train, first.steps, first.batch_size, first.seed, first.group_by_length)
-    with borrowed(model), quiet(), _attached(model, method, len(runs), first.seed) as handles:
+    attached = _attached(model, method, len(runs), first.seed)
+    with borrowed(model), quiet(), attached as handles, kept_below(model, bench.base.kept):
         members = {
             name: _member(handle, config)
             for (name, handle), (config, _) in zip(handles.items(), runs, strict=True)

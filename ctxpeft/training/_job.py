@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from ctxpeft.errors import HostError
 from ctxpeft.files import write_text
+from ctxpeft.hosts.below import kept_below
 from ctxpeft.tasks import Encoded, Evaluation, evaluate, token_budget
 from ctxpeft.training._bench import Bench
 from ctxpeft.training._callbacks import OnEvaluate, Watcher, interruptible
@@ -81,12 +82,13 @@ class Job:
                 beside = 0 if self.method.name == "full" else head.num_parameters()
                 trainable = handle.num_parameters() + beside
                 deployed = handle.num_parameters("deployed") + beside
-                trained = self._train() if trainable else _Trained()
                 evaluations: dict[str, Evaluation] = {}
-                if trained.stopped not in ("callback", "diverged"):
-                    for name in splits:
-                        on = self.bench.measured_on(name)
-                        evaluations[name] = evaluate(model, on.encoder, on.examples, generate, labels)
+                with kept_below(model, self.bench.base.kept):
+                    trained = self._train() if trainable else _Trained()
+                    if trained.stopped not in ("callback", "diverged"):
+                        for name in splits:
+                            on = self.bench.measured_on(name)
+                            evaluations[name] = evaluate(model, on.encoder, on.examples, generate, labels)
                 if self.folder is not None:
                     self._save(handle, head, self.folder.path / "adapter")
             finally:

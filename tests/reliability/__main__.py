@@ -19,7 +19,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.reliability import data, folders, saves, specs
+from tests.reliability import chaos, data, folders, saves, specs
+from tests.search.postgres import programs, served
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 Section = Callable[[argparse.Namespace, Path], tuple[str, bool]]
@@ -32,7 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=100_000, help="inputs of the fuzzing, in all")
     parser.add_argument("--seed", type=int, default=0, help="of the fuzzing and of the kills")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the large file")
-    parser.add_argument("--kills", type=int, default=200, help="at random moments, for each kind of save")
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=200,
+        help="at random moments, for each kind of save; of workers, a tenth of it",
+    )
+    parser.add_argument("--workers", type=int, default=4, help="of the study that is disturbed")
+    parser.add_argument("--trials", type=int, default=30, help="of the study that is disturbed")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
@@ -151,6 +159,38 @@ def killed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     return f"{_stamp()}\n\n{_table(headers, rows)}", fine
 
 
+def disturbed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
+    """A study on PostgreSQL, its workers killed and its server restarted."""
+    found = programs()
+    if found is None:
+        raise SystemExit("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    data = ["--model", "ctxpeft-mini", "--task", "docstring-area", "data.validation_limit=60"]
+    with served(found) as server:
+        tally = chaos.run(
+            server,
+            folder,
+            data,
+            workers=options.workers,
+            trials=options.trials,
+            kills=options.kills // 10,
+            seed=options.seed,
+        )
+    rows = [
+        ["workers", f"{tally.workers}"],
+        ["workers killed (in the midst of a trial)", f"{tally.kills} ({tally.in_a_trial})"],
+        ["restarts of the server", f"{tally.restarts}"],
+        ["seconds", f"{tally.seconds:.0f}"],
+        ["designs asked for, tried", f"{tally.asked}, {tally.tried}"],
+        ["trials in the study", f"{tally.trials}"],
+        *([f"trials {name}", f"{count}"] for name, count in sorted(tally.outcomes.items())),
+        ["trials that try an interrupted one again", f"{tally.retried}"],
+        ["faults", f"{len(tally.faults)}"],
+    ]
+    told = [f"{count} {reason}" for reason, count in tally.reasons.items()] + tally.faults
+    listed = "".join(f"\n- {line}" for line in told)
+    return f"{_stamp()}\n\n{_table(['a disturbed study', ''], rows)}\n{listed}".rstrip(), not tally.faults
+
+
 def _numbers(*values: int) -> list[str]:
     return [f"{value:,}" for value in values]
 
@@ -165,7 +205,13 @@ def _stamp() -> str:
     return f"{datetime.date.today().isoformat()}; Python {sys.version.split()[0]}, {packages}."
 
 
-SECTIONS: dict[str, Section] = {"specs": fuzzed, "folders": strangers, "data": large, "saves": killed}
+SECTIONS: dict[str, Section] = {
+    "specs": fuzzed,
+    "folders": strangers,
+    "data": large,
+    "saves": killed,
+    "chaos": disturbed,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -59,12 +60,9 @@ class Server:
         self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    found = programs()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    pytest.importorskip("psycopg2", reason="the extra 'postgres' is not installed")
+@contextlib.contextmanager
+def served(bin: Path) -> Iterator[Server]:
+    """A server that runs inside the block, by the programs of a folder."""
     with tempfile.TemporaryDirectory(prefix="ctxpeft-pg-") as folder:
         user = None
         if os.geteuid() == 0:
@@ -73,10 +71,20 @@ def server() -> Iterator[Server]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        made = Server(found, Path(folder) / "data", port, user)
+        made = Server(bin, Path(folder) / "data", port, user)
         made.run("initdb", "-D", str(made.data), "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
         made.start()
         try:
             yield made
         finally:
             made.stop()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    pytest.importorskip("psycopg2", reason="the extra 'postgres' is not installed")
+    with served(found) as made:
+        yield made
