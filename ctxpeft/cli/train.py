@@ -85,7 +85,8 @@ def command(
 
 
 def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> int:
-    from ctxpeft.cli._session import task_facts
+    from ctxpeft.cli._session import guide_facts, task_facts
+    from ctxpeft.spec.guide import advice
     from ctxpeft.training import count_parameters, resolve
 
     resolved = resolve(bench, method, config)
@@ -99,14 +100,18 @@ def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> i
         "training": resolved["training"],
         **task_facts(bench),
     }
+    advised = [a.sentence() for a in advice(method.variant, guide_facts(bench))] if method.variant else []
     if json:
         plan["cost"] = cost if isinstance(cost, str) else cost and cost.plain()
+        plan["advice"] = advised
     _output.emit_plan("train", plan, json)
     if json:
         return 0
     console = _output.stdout()
     for line in [f"cost: {cost}"] if isinstance(cost, str) else cost.lines() if cost else ():
         console.print(f"  {line}", markup=False)
+    for sentence in advised:
+        console.print(f"  {sentence}", markup=False)
     return 0
 
 

@@ -48,6 +48,16 @@ def test_dry_run_writes_nothing(
     assert f"{plan['cost']['per_token']['training']:+,} FLOPs a token" in plain.out
     none = run(capsys, "train", "--variant", "none", *flags, "--json").result["plan"]
     assert none["cost"] is None
+    assert none["advice"] == []
+    slots = ["variant.modules.0.memory.count=1", "template=" + "word " * 9 + "{text} Label:"]
+    long = run(capsys, "train", "--variant", "prefix-tuning", *flags, *slots, "--json").result["plan"]
+    assert long["tokens"]["median"] > 8
+    (dilutes,) = [line for line in long["advice"] if "[long-inputs-dilute]" in line]
+    assert dilutes in run(capsys, "train", "--variant", "prefix-tuning", *flags, *slots).out.replace(
+        "\n", " "
+    )
+    short = run(capsys, "train", "--variant", "prefix-tuning", *flags, "--json").result["plan"]
+    assert not [line for line in short["advice"] if "long-inputs-dilute" in line]
     many = run(capsys, "compare", "--variants", "ia3,none", *flags, "--seeds", 2, "--json")
     assert [row["runs"] for row in many.result["plan"]["variants"]] == [2, 1]
     assert not (tmp_path / "out").exists()

@@ -22,7 +22,9 @@ from pathlib import Path
 from tests.reliability import chaos, data, folders, saves, specs
 from tests.search.postgres import programs, served
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "reliability.md"
+ELSEWHERE = {"chaos": DOCS / "recipes" / "search-on-many-machines.md"}
 Section = Callable[[argparse.Namespace, Path], tuple[str, bool]]
 
 
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, default=4, help="of the study that is disturbed")
     parser.add_argument("--trials", type=int, default=30, help="of the study that is disturbed")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     held = True
@@ -61,10 +63,11 @@ def write(name: str, text: str) -> None:
     marks = re.compile(
         rf"(<!-- written by: python -m tests\.reliability {name}\b[^>]*-->\n).*?(<!-- end -->)", re.DOTALL
     )
-    page, count = marks.subn(lambda m: f"{m[1]}\n{text}\n{m[2]}", PAGE.read_text(encoding="utf-8"))
+    path = ELSEWHERE.get(name, PAGE)
+    page, count = marks.subn(lambda m: f"{m[1]}\n{text}\n{m[2]}", path.read_text(encoding="utf-8"))
     if count != 1:
-        raise SystemExit(f"{PAGE} has no place for '{name}'")
-    PAGE.write_text(page, encoding="utf-8")
+        raise SystemExit(f"{path} has no place for '{name}'")
+    path.write_text(page, encoding="utf-8")
 
 
 def fuzzed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
@@ -163,7 +166,7 @@ def disturbed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     """A study on PostgreSQL, its workers killed and its server restarted."""
     found = programs()
     if found is None:
-        raise SystemExit("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+        return "not run: PostgreSQL is not installed (Debian: apt-get install postgresql)", False
     data = ["--model", "ctxpeft-mini", "--task", "docstring-area", "data.validation_limit=60"]
     with served(found) as server:
         tally = chaos.run(

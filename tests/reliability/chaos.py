@@ -2,9 +2,9 @@
 
     python -m tests.reliability chaos --workers 4
 
-Each worker is the user's command with a folder of its own, as on a machine of its own. One of them, drawn by chance, is
-killed with SIGKILL every few seconds and started again at once; meanwhile the server drops all connections twice and is
-away for a second.
+Each worker is the user's command with a folder of its own, as on a machine of its own. Every few seconds one of them is
+killed with SIGKILL and started again at once, drawn by chance among those in the midst of a trial if there are any;
+meanwhile the server drops all connections twice and is away for a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.search.postgres import Server
 
 _retried = RetryHeartbeatStaleTrialCallback.retried_trial_number
 STUDY = "chaos"
-PAUSE_S = (3.0, 7.0)
+PAUSE_S = (4.0, 9.0)
 PATIENCE_S = 1200
 SPACE = """
 title: Under chaos
@@ -100,11 +100,19 @@ class Worker:
 
 
 def run(
-    server: Server, folder: Path, data: list[str], *, workers: int, trials: int, kills: int, seed: int
+    server: Server,
+    folder: Path,
+    data: list[str],
+    *,
+    workers: int,
+    trials: int,
+    kills: int,
+    seed: int = 0,
+    pause: tuple[float, float] = PAUSE_S,
 ) -> Tally:
     """Kill and restart until `kills` are done or all workers have ended, then let them end.
 
-    data: the arguments that name model and data.
+    data: the arguments that name model and data. pause: seconds between two kills, at least and at most.
     """
     choice, tally = random.Random(seed), Tally(workers, asked=trials)
     machines = [Worker(folder / f"worker-{i}", server.url, trials, data) for i in range(workers)]
@@ -116,11 +124,13 @@ def run(
         for machine in machines[1:]:
             machine.start()
         while tally.kills < kills and any(machine.running() for machine in machines):
-            time.sleep(choice.uniform(*PAUSE_S))
+            time.sleep(choice.uniform(*pause))
             victims = [machine for machine in machines if machine.running()]
             if not victims:
                 break
-            victim = choice.choice(victims)
+            under_way = [t for t in _trials(server) if t.state == TrialState.RUNNING]
+            busy = [machine for machine in victims if any(map(machine.owns, under_way))]
+            victim = choice.choice(busy or victims)
             victim.stop()
             tally.kills += 1
             tally.in_a_trial += any(t.state == TrialState.RUNNING and victim.owns(t) for t in _trials(server))
