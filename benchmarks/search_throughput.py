@@ -181,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--designs", type=int, default=6)
     parser.add_argument("--steps", type=int, help="of a full run; the space's own if left out")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--validation-limit", type=int, help="held-out examples; the space's own if left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ways", type=int, default=0, help="only the last so many rows; 0 for all")
     parser.add_argument("--out", type=Path, help="a JSON file")
@@ -189,9 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         space = load_space(options.space)
         training = {"steps": options.steps, "batch_size": options.batch_size}
-        space = with_settings(
-            space, {"training": {k: v for k, v in training.items() if v}, "search": {"together": True}}
-        )
+        settings = {"training": {k: v for k, v in training.items() if v}, "search": {"together": True}}
+        if options.validation_limit:
+            settings["data"] = {"validation_limit": options.validation_limit}
+        space = with_settings(space, settings)
         tasks = tasks_of(space, [options.task] if options.task else [], [], [])
         model = options.model or space.file.model
         if model is None:

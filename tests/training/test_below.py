@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import ctxpeft
 from ctxpeft.hosts.below import kept_below
 from ctxpeft.hosts.kept import Kept
+from ctxpeft.testing.hosts.subject import Subject
 from ctxpeft.testing.tiny import tiny_model as tiny_host
 from ctxpeft.training import Bench, RunResult, TrainingConfig, run, run_beside
 
@@ -211,6 +212,32 @@ def test_other_passes_are_computed_as_always() -> None:
         model(**given_, use_cache=False).loss.backward()
         assert any(p.grad is not None for p in handle.parameters())
         assert not kept.used
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("gemma3n_text", "a pass without the layers below is not possible (KeyError)"),  # keys shared upwards
+        ("bloom", "the layers below draw random numbers or give more than one tensor"),
+        ("zamba2", ""),
+        ("deepseek_v3", ""),
+    ],
+)
+def test_unusual_families(family: str, why: str) -> None:
+    """Layers without attention, keys shared between layers, positions by biases: skipped exactly, or not at all."""
+    batches, seen, kept = [batch(2, 7, 0, seed) for seed in range(2)], [], Kept(1 << 20)
+    spec = {"name": "v", "modules": [{**MODULES["residual"], "site": "attention_output", "scope": LATE}]}
+    subject = Subject("causal", family)
+    for store in (None, kept):
+        model = subject.model()
+        handle = ctxpeft.attach(model, spec, seed=0)
+        with kept_below(model, store) as reason:
+            pass
+        torch.manual_seed(0)
+        seen.append(steps(model, handle, batches, store))
+    assert reason == why
+    assert bool(kept.found) == (not why)
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
 class _Remembers(torch.nn.Module):
