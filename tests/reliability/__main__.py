@@ -186,7 +186,7 @@ def disturbed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
         ["designs asked for, tried", f"{tally.asked}, {tally.tried}"],
         ["trials in the study", f"{tally.trials}"],
         *([f"trials {name}", f"{count}"] for name, count in sorted(tally.outcomes.items())),
-        ["trials that try an interrupted one again", f"{tally.retried}"],
+        ["interrupted trials that were tried again (twice)", f"{tally.retried} ({tally.retried_twice})"],
         ["faults", f"{len(tally.faults)}"],
     ]
     told = [f"{count} {reason}" for reason, count in tally.reasons.items()] + tally.faults

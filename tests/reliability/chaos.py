@@ -9,6 +9,7 @@ meanwhile the server drops all connections twice and is away for a second.
 
 from __future__ import annotations
 
+import datetime
 import random
 import signal
 import subprocess
@@ -26,7 +27,6 @@ from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.storage import load_study
 from tests.search.postgres import Server
 
-_retried = RetryHeartbeatStaleTrialCallback.retried_trial_number
 STUDY = "chaos"
 PAUSE_S = (4.0, 9.0)
 PATIENCE_S = 1200
@@ -61,6 +61,7 @@ class Tally:
     tried: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     retried: int = 0
+    retried_twice: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
@@ -77,8 +78,10 @@ class Worker:
         self.command += ["--trials", str(trials)]
         self.owner = folder / "out" / "search.json"
         self.process: subprocess.Popen[bytes] | None = None
+        self.started = datetime.datetime.min
 
     def start(self) -> None:
+        self.started = datetime.datetime.now()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
@@ -94,9 +97,11 @@ class Worker:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def owns(self, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether a trial is one of its own."""
-        return self.owner.is_file() and f'"{trial.user_attrs.get("owner")}"' in self.owner.read_text()
+    def is_in(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether it runs a trial that it began since it was started."""
+        mine = self.owner.is_file() and f'"{trial.user_attrs.get("owner")}"' in self.owner.read_text()
+        began = trial.datetime_start
+        return mine and trial.state == TrialState.RUNNING and began is not None and began > self.started
 
 
 def run(
@@ -128,12 +133,11 @@ def run(
             victims = [machine for machine in machines if machine.running()]
             if not victims:
                 break
-            under_way = [t for t in _trials(server) if t.state == TrialState.RUNNING]
-            busy = [machine for machine in victims if any(map(machine.owns, under_way))]
+            busy = [machine for machine in victims if any(map(machine.is_in, _trials(server)))]
             victim = choice.choice(busy or victims)
             victim.stop()
             tally.kills += 1
-            tally.in_a_trial += any(t.state == TrialState.RUNNING and victim.owns(t) for t in _trials(server))
+            tally.in_a_trial += any(map(victim.is_in, _trials(server)))
             victim.start()
             if tally.kills in restarts:
                 server.stop()
@@ -156,7 +160,8 @@ def account(trials: list[optuna.trial.FrozenTrial], tally: Tally) -> None:
     rows = rows_of(trials)
     tally.trials, tally.tried = len(rows), len(tried(rows))
     tally.outcomes = Counter(row.outcome for row in rows)
-    tally.retried = sum("retry_of" in t.user_attrs or _retried(t) is not None for t in trials)
+    parents = Counter(parent for t in trials if (parent := _parent(t)) is not None)
+    tally.retried, tally.retried_twice = len(parents), sum(count > 1 for count in parents.values())
     tally.reasons = Counter(row.reason for row in rows if row.outcome in ("failed", "infeasible"))
     faults = tally.faults
     faults += [f"trial {row.number} is still running" for row in rows if row.outcome == "running"]
@@ -176,6 +181,13 @@ def _twice(rows: list[Row]) -> list[str]:
     """Designs that count more than once."""
     done = Counter(row.fingerprint for row in rows if row.outcome in ("completed", "pruned"))
     return [fingerprint[:12] for fingerprint, count in done.items() if count > 1]
+
+
+def _parent(trial: optuna.trial.FrozenTrial) -> int | None:
+    """The trial that this one tries again: told by Optuna, which copies what its parent says, else by the search."""
+    history = RetryHeartbeatStaleTrialCallback.retry_history(trial)
+    found = history[-1] if history else trial.user_attrs.get("retry_of")
+    return None if found is None else int(found)
 
 
 def _valueless(trial: optuna.trial.FrozenTrial) -> bool:
