@@ -180,7 +180,7 @@ def recover(study: optuna.Study, owner: str) -> int:
             study.tell(trial.number, state=TrialState.FAIL)
     trials = study.get_trials(deepcopy=False)
     again = {t.user_attrs.get("retry_of") for t in trials}
-    again |= {RetryHeartbeatStaleTrialCallback.retried_trial_number(t) for t in trials}
+    again |= {number for t in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(t)}
     queued = 0
     for trial in trials:
         lost = trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
 
-from ctxpeft.search.storage import load_study, open_study
+from ctxpeft.search.storage import load_study, open_study, recover
 
 QUEUED, WORKERS = 40, 4
 
@@ -24,3 +26,20 @@ def test_a_queued_trial_is_taken_by_one_worker(tmp_path: Path) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         taken = [number for numbers in pool.map(take, range(WORKERS)) for number in numbers]
     assert sorted(taken) == list(range(QUEUED))
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_what_the_heartbeat_queued_again_is_not_queued_twice(tmp_path: Path) -> None:
+    """A trial that was lost, tried again and lost again is queued by Optuna; its worker leaves it at that."""
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "lost", {}, ["anchor"])
+    again = RetryHeartbeatStaleTrialCallback(max_retry=3)
+    for number in range(2):
+        trial = study.ask()
+        trial.set_user_attr("owner", "me")
+        study.tell(trial, state=TrialState.FAIL)
+        again(study, study.trials[number])
+    assert recover(study, "me") == 0
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.FAIL, TrialState.WAITING]
+    trial = study.ask()
+    trial.set_user_attr("owner", "me")
+    assert recover(study, "me") == 1
