@@ -1,4 +1,5 @@
-"""Many adapters in one batch of 64 rows: decoding a token with 1, 8 and 64 distinct ones, and 512 resident.
+"""Many adapters in one batch of 64 rows: decoding a token with 1, 8 and 64 distinct ones, with 512 resident, and with
+other rows at every call, whose parameters are laid side by side anew for COUNT tokens.
 
 `python -m benchmarks adapters`
 """
@@ -18,7 +19,8 @@ from benchmarks.settings import Settings
 from benchmarks.timing import FLOOR, interleaved
 from ctxpeft.hosts.attach import place
 
-ROWS, PROMPT, COUNT = 64, 32, 2
+ROWS, PROMPT, COUNT = 64, 32, 4
+ANEW = f"{ROWS} distinct of {ROWS}, other rows every {COUNT} tokens"
 DISTINCT = (1, 8, 64)
 VARIANTS = ("prefix-tuning-plus", "prefix-tuning")
 
@@ -31,9 +33,10 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         cases: dict[str, tuple[int, int | None]] = {FLOOR: (1, None)}
         cases |= {f"{distinct} distinct of {ROWS}": (ROWS, distinct) for distinct in DISTINCT}
         cases[f"{ROWS} distinct of {many}"] = (many, ROWS)
-        served = {resident: _resident(model, name, resident) for resident in (1, ROWS, many)}
+        cases[ANEW] = (ROWS, ROWS)
         functions = {
-            case: _decoding(served[resident], distinct) for case, (resident, distinct) in cases.items()
+            case: _decoding(_resident(model, name, resident), distinct, case == ANEW)
+            for case, (resident, distinct) in cases.items()
         }
         times = interleaved(functions, settings.rounds, settings.device)
         rows: list[dict[str, Any]] = [
@@ -59,12 +62,14 @@ def _resident(model: Any, variant: str, count: int) -> Any:
     return mine
 
 
-def _decoding(model: Any, distinct: int | None) -> Any:
-    """Decode COUNT tokens of ROWS rows, cut the cache back."""
+def _decoding(model: Any, distinct: int | None, anew: bool) -> Any:
+    """Decode COUNT tokens of ROWS rows, cut the cache back; `anew`: of other rows each time."""
     ids = tokens(model, ROWS, PROMPT)
-    rows = [f"a{i % distinct}" for i in range(ROWS)] if distinct else None
+    rows = [f"a{i % distinct}" for i in range(ROWS)] if distinct else []
 
     def routed() -> contextlib.AbstractContextManager[None]:
+        if anew:
+            rows.append(rows.pop(0))
         return ctxpeft.route(model, rows) if rows else contextlib.nullcontext()
 
     cache = DynamicCache(config=model.config)

@@ -27,7 +27,7 @@ class ContextModule(FullPrecision):
 
     def __init__(self, spec: ModuleSpec, shape: SiteShape) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.shape = spec, shape
         self.dtype = compute_dtype(shape.dtype)
         self.reads_log_mass = spec.placement == "inside" or getattr(spec.gate, "source", None) == "log_mass"
         self.looks_at = {str(spec.query.source), *spec.memory.looks_at(), *spec.gate.looks_at()}

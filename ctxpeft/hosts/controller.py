@@ -74,6 +74,7 @@ class Controller:
         self.active: tuple[str, ...] = ()
         self.silenced: list[str] = []
         self.routed: Rows | None = None
+        self.last_rows: Rows | None = None
         self.segments: Tensor | None = None
         self.plans: list[Plan] = []
         self.seams: dict[int, Seam] = {}

@@ -92,6 +92,7 @@ class BaseHandle(ABC):
         self._remove()
         self.attached = False
         del controller.handles[self.name]
+        controller.last_rows = None
         controller.active = tuple(n for n in controller.active if n != self.name)
         if controller.handles:
             freeze(self.model)

@@ -33,8 +33,10 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
 def route(model: nn.Module, rows: Sequence[str | None]) -> Iterator[None]:
     """Inside the block row i of every batch goes through adapter rows[i] alone, None through the base.
 
-    A batch may hold each row several times in a run (beams). In a compiled model the rows are data: other rows of the
-    same adapters use the graph that is there. Raises HostError for a name that is not attached, or for no rows.
+    Where nothing is trained, adapters of one structure are read at once, from copies of their parameters, one a row,
+    which are kept until other rows are routed or an adapter is detached. A batch may hold each row several times in a
+    run (beams). In a compiled model the rows are data: other rows of the same adapters use the graph that is there.
+    Raises HostError for a name that is not attached, or for no rows.
     """
     controller = controller_of(model)
     controller.check(rows)
@@ -44,7 +46,10 @@ def route(model: nn.Module, rows: Sequence[str | None]) -> Iterator[None]:
         if name is not None and not isinstance(controller.handles[name], Handle):
             raise HostError(f"'{name}' is an HF PEFT tuner and cannot be routed by row")
     weight = next(model.parameters())
-    routed = Rows(rows, list(controller.handles), execution_device(model, weight))
+    device, attached = execution_device(model, weight), list(controller.handles)
+    routed = controller.last_rows
+    if routed is None or not routed.same(rows, attached, device):
+        routed = controller.last_rows = Rows(rows, attached, device)
     before, controller.routed = controller.routed, routed
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,16 +29,19 @@ class Shares:
 class Rows:
     """The adapters of a batch: `names` in the order they were attached, and a tensor of places in it.
 
-    A compiled model takes the tensor as an input, so another assignment of the same adapters is no recompilation.
+    A compiled model takes the tensor as an input, so another assignment of the same adapters is no recompilation. kept:
+    what was made for these rows, dropped with them.
     """
 
     def __init__(self, rows: Sequence[str | None], attached: Sequence[str], device: torch.device) -> None:
         self.names = tuple(name for name in attached if name in rows)
         self._rows = tuple(rows)
+        self._inference = torch.is_inference_mode_enabled()  # whose tensors serve no backward pass
         self._index = torch.tensor(
             [-1 if row is None else self.names.index(row) for row in rows], dtype=torch.long, device=device
         )
-        self._shares: dict[tuple[int, frozenset[str], torch.device], Shares] = {}
+        self._shares: dict[tuple[int, tuple[tuple[str, str], ...], torch.device], Shares] = {}
+        self.kept: dict[object, object] = {}
 
     def index(self, batch: int, device: torch.device) -> Tensor:
         """(B,) the place in `names` of each row's adapter, -1 for none; a row may come several times (beams).
@@ -47,21 +50,34 @@ class Rows:
         """
         return self._index.to(device).repeat_interleave(self._times(batch), output_size=batch)
 
-    def shares(self, batch: int, names: frozenset[str], device: torch.device) -> Shares:
-        """The rows of a batch by adapter, those of adapters that are not among `names` as nobody's.
+    def same(self, rows: Sequence[str | None], attached: Sequence[str], device: torch.device) -> bool:
+        """Whether these are the rows of another request: what was made for them serves it."""
+        names = tuple(name for name in attached if name in rows)
+        alike = tuple(rows) == self._rows and names == self.names and device == self._index.device
+        return alike and self._inference == torch.is_inference_mode_enabled()
+
+    def of(self, batch: int, chosen: Chosen) -> list[str]:
+        """The adapters of some rows of a batch that have one."""
+        times = self._times(batch)
+        every = [row for row in self._rows for _ in range(times)]
+        mine = every[chosen] if isinstance(chosen, slice) else [every[i] for i in chosen.tolist()]
+        return [name for name in mine if name is not None]
+
+    def shares(self, batch: int, labels: Mapping[str, str], device: torch.device) -> Shares:
+        """The rows of a batch by the labels of their adapters, those of adapters without one as nobody's.
 
         Raises HostError if the batch is no multiple of the rows.
         """
-        key = (batch, names, device)
+        key = (batch, tuple(labels.items()), device)
         if key not in self._shares:
-            self._shares[key] = self._divide(batch, names, device)
+            self._shares[key] = self._divide(batch, labels, device)
         return self._shares[key]
 
-    def _divide(self, batch: int, names: frozenset[str], device: torch.device) -> Shares:
+    def _divide(self, batch: int, labels: Mapping[str, str], device: torch.device) -> Shares:
         times = self._times(batch)
         held: dict[str | None, list[int]] = {}
         for row, name in enumerate(self._rows):
-            mine = held.setdefault(name if name in names else None, [])
+            mine = held.setdefault(None if name is None else labels.get(name), [])
             mine.extend(range(row * times, (row + 1) * times))
         order = [row for rows in held.values() for row in rows]
         parts = tuple((name, _chosen(rows, device)) for name, rows in held.items())
@@ -69,6 +85,9 @@ class Rows:
             return Shares(parts, None)
         back = sorted(range(batch), key=order.__getitem__)
         return Shares(parts, torch.tensor(back, device=device))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_shares": {}, "kept": {}}
 
     def _times(self, batch: int) -> int:
         given = self._index.shape[0]

@@ -14,7 +14,6 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
-from ctxpeft.blocks.compose import compose_jointly
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
@@ -25,7 +24,7 @@ from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.fused import applicable, attention_with_mass, question
 from ctxpeft.hosts.needs import Need, needs
 from ctxpeft.hosts.replay import bound, keys_and_values
-from ctxpeft.hosts.site import Behind, Site, merge
+from ctxpeft.hosts.site import Behind, Site, joined, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
@@ -204,11 +203,11 @@ class Seam:
         content = Content(module, query, key, mask, options, backend)
         told = acts.reads_log_mass and backend == "sdpa" and applicable(query, key, value, mask, options)
         watch = self.controller.watch_at(self.layer.index)
-        if told and acts.joins and plan.rows is None and recording is None and watch is None:
-            assert acts.everywhere is not None
-            capture = self._capture(query, content, None)
-            merged = compose_jointly(capture, acts.everywhere, question(content, value))
-            return merged.transpose(1, 2).contiguous(), None
+        if told and acts.joins and recording is None:
+            asked = lambda: question(content, value)  # noqa: E731
+            merged = joined(self._capture(query, content, None), acts, plan, watch, asked)
+            if merged is not None:
+                return merged.contiguous(), None
         weights = mass = None
         if told:
             output, mass = attention_with_mass(

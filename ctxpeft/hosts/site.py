@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.blocks.capture import Capture, Chosen, choose
-from ctxpeft.blocks.compose import Active, Parts, Watch, add_behind, compose, joinable, read_all
+from ctxpeft.blocks.attention import Question
+from ctxpeft.blocks.capture import Capture, choose
+from ctxpeft.blocks.compose import (
+    Active,
+    Parts,
+    Watch,
+    add_behind,
+    compose,
+    compose_jointly,
+    joinable,
+    read_all,
+)
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.side_by_side import one_row, one_row_asked
 from ctxpeft.hosts.controller import Plan
-from ctxpeft.hosts.rows import Shares
-
-Acting = dict[str, list[ContextModule]]
+from ctxpeft.hosts.divided import Acting, Divided
 
 
 class Acts(NamedTuple):
@@ -96,51 +106,22 @@ class Site(nn.Module):
         return Acts.of({name: [m for m in self.modules_of(name) if m.spec.site == site] for name in names})
 
 
-@dataclass(frozen=True)
-class Divided:
-    """Who acts on which rows of a batch: with routing each adapter on its own, else all on all of them.
-
-    A compiled pass reads all rows under a mask instead, so that its graph does not depend on the assignment.
-    """
-
-    shares: Shares | None
-    parts: list[tuple[Chosen | None, list[Active]]]
-
-    @classmethod
-    def of(cls, acting: Acting, plan: Plan, batch: int, device: torch.device) -> Divided:
-        """The division of a batch of this size."""
-        if plan.rows is None or torch.compiler.is_compiling():
-            active = [
-                (module, plan.mask(name, module.spec.scope.tokens, batch, device))
-                for name, modules in acting.items()
-                for module in modules
-            ]
-            return cls(None, [(None, active)])
-        shares = plan.rows.shares(batch, frozenset(acting), device)
-        parts: list[tuple[Chosen | None, list[Active]]] = []
-        for name, chosen in shares.parts:
-            mine: list[Active] = []
-            for module in acting[name] if name is not None else ():
-                mask = plan.token_mask(module.spec.scope.tokens, device)
-                mine.append((module, None if mask is None else choose(mask, chosen)))
-            parts.append((chosen, mine))
-        return cls(shares, parts)
-
-    def join(self, parts: list[Tensor]) -> Tensor:
-        """(B, ...) in the order of the batch, from one tensor for each part."""
-        return parts[0] if self.shares is None else self.shares.join(parts)
-
-
 def merge(capture: Capture, acts: Acts, plan: Plan, watch: Watch | None) -> tuple[Tensor, Tensor | None]:
     """What `compose` returns for all adapters that act at a site."""
     if plan.rows is None and acts.everywhere is not None:
         return compose(capture, acts.everywhere, watch)
-    divided = Divided.of(acts.acting, plan, capture.output.shape[0], capture.output.device)
+    divided = _divided(capture.output, acts, plan, watch)
     outputs: list[Tensor] = []
     weights: list[Tensor | None] = []
-    for chosen, active in divided.parts:
+    for number, (chosen, active) in enumerate(divided.parts):
         part = capture if chosen is None else capture.rows(chosen)
-        output, weight = compose(part, active, watch) if active else (part.output, None)
+        output, weight = part.output, None
+        if number in divided.aside:
+            output, weight = compose(one_row(part), active)
+            output = output.view(part.output.shape)
+            weight = None if weight is None else weight.view(output.shape[:3])
+        elif active:
+            output, weight = compose(part, active, watch)
         outputs.append(output)
         weights.append(weight)
     told = [weight for weight in weights if weight is not None]
@@ -151,6 +132,32 @@ def merge(capture: Capture, acts: Acts, plan: Plan, watch: Watch | None) -> tupl
         for output, weight in zip(outputs, weights, strict=True)
     ]
     return divided.join(outputs), divided.join(whole)
+
+
+def joined(
+    capture: Capture, acts: Acts, plan: Plan, watch: Watch | None, ask: Callable[[], Question]
+) -> Tensor | None:
+    """What `compose_jointly` makes of the content and all adapters that act at the heads, transposed to (B, T, H, dv);
+    None where they are to be merged into the content's own output instead."""
+    if not acts.joins or watch is not None:
+        return None
+    active = acts.everywhere
+    if plan.rows is None:
+        assert active is not None
+        return compose_jointly(capture, active, ask()).transpose(1, 2)
+    active = _divided(capture.output, acts, plan, watch).whole()
+    asked = None if active is None else ask()
+    if active is None or asked is None or (asked.mask is not None and capture.output.shape[2] > 1):
+        return None  # one mask for all heads would become one a head
+    merged = compose_jointly(one_row(capture), active, one_row_asked(asked))
+    return merged.view(capture.output.shape).transpose(1, 2)
+
+
+def _divided(output: Tensor, acts: Acts, plan: Plan, watch: Watch | None) -> Divided:
+    """Who acts on which rows; where nothing is trained, adapters of one structure are read at once."""
+    read_only = watch is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    divide = Divided.side_by_side if read_only else Divided.of
+    return divide(acts.acting, plan, output.shape[0], output.device)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def test_no_row_is_copied_where_rows_lie_side_by_side(monkeypatch: pytest.Monkey
     seen = []
 
     def see(capture: Any, *rest: Any) -> Any:
-        parts = rest[1].rows.shares(6, frozenset(rest[0].acting), capture.output.device)
+        parts = rest[1].rows.shares(6, {n: n for n in rest[0].acting}, capture.output.device)
         seen.append((parts.back, [type(chosen) for _, chosen in parts.parts]))
         return merge(capture, *rest)
 
