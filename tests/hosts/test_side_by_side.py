@@ -170,9 +170,10 @@ def test_a_changed_parameter_is_read(change: Any) -> None:
     assert not torch.equal(before, after)
 
 
-def test_trained_between_two_blocks() -> None:
+@pytest.mark.parametrize("variant", ["prefix-tuning-plus", "llama-adapter"])
+def test_trained_between_two_blocks(variant: str) -> None:
     """The copies of the first are not read in the second; inference tensors stay out of a backward pass."""
-    model, handles = attached("prefix-tuning-plus")
+    model, handles = attached(variant)
     rows = ["b", "a", "b", "c", "a", "c"]
     with torch.inference_mode(), ctxpeft.route(model, rows):
         model(IDS)
