@@ -23,6 +23,7 @@ from ctxpeft.extras import require
 from ctxpeft.files import write_text
 from ctxpeft.search.archive import Archive, put_back
 from ctxpeft.search.patience import PatientStorage
+from ctxpeft.search.steady import SteadyStorage
 
 HEARTBEAT_S = 30
 OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
@@ -43,7 +44,7 @@ def open_storage(url: str) -> RDBStorage:
     if url.startswith("postgresql:"):
         require("psycopg2", "postgres", "a study on PostgreSQL")
     try:
-        storage: RDBStorage = (RDBStorage if file else PatientStorage)(
+        storage: RDBStorage = (SteadyStorage if file else PatientStorage)(
             url.replace("postgresql:", "postgresql+psycopg2:", 1),
             engine_kwargs={"connect_args": {"timeout": 60}} if file else {"pool_pre_ping": True},
             heartbeat_interval=HEARTBEAT_S,

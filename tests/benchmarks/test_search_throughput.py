@@ -26,7 +26,7 @@ def test_runs_end_to_end(
     arguments = ["--space", str(tmp_path / "space.yaml"), "--model", str(tiny_model), "--designs", "2"]
     assert main([*arguments, "--task", str(tmp_path / "task.yaml"), "--out", str(out)]) == 0
     table = json.loads(out.read_text())["table"]
-    assert len(table) == 4
+    assert len(table) == 5
     assert all(row["largest_difference"] < 1e-3 for row in table)
     assert table[0]["in_all"] == 1
     assert "| + rates side by side at the rung |" in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""An interrupt amid an operation of a storage in a file is raised behind it."""
+
+import signal
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+
+from ctxpeft.search.steady import SteadyStorage, whole
+
+
+def test_what_was_begun_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = SteadyStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    commit = RDBStorage._set_trial_attr_without_commit
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        commit(*args, **kwargs)
+
+    monkeypatch.setattr(RDBStorage, "_set_trial_attr_without_commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trial.set_user_attr("key", 3)
+    assert study.get_trials()[0].user_attrs == {"key": 3}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    def twice() -> None:
+        with whole():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second interrupt was kept back")
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
