@@ -62,6 +62,7 @@ $(BIN)/python:
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" scripts/make_venv.sh
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV): 1.5 GB, some minutes, silent unless something is wrong"
 	$(PIP) --editable '.[peft,plots]'
 	@touch $@
 

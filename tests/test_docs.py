@@ -184,6 +184,8 @@ def test_the_page_about_peft_runs(
         exec(block, scope)
     printed = capsys.readouterr().out
     assert "name: peft-prefix-tuning" in printed
+    theirs, ours = re.findall(r"trainable params: ([\d,]+)|: ([\d,]+) trainable parameters", printed)[:2]
+    assert theirs[0] == ours[1] != ""
     assert "cannot be exported to PEFT: its prompt methods are slots asked by softmax" in printed
 
 

@@ -48,9 +48,31 @@ def emit_plan(command: str, plan: Mapping[str, Any], json: bool) -> None:
         return
     console = stdout()
     console.print("Nothing was run or written. The plan:", markup=False)
-    for key, value in plan.items():
-        shown = repr(value) if isinstance(value, str) else str(value)
-        console.print(f"  {key}: {shown}", markup=False)
+    print_facts(plan)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """A line for each fact: `steps 250, batch_size 16` for a mapping, `a, b` for a list, `none` for nothing."""
+    for key, value in facts.items():
+        stdout().print(f"  {key}: {_fact(value) or 'none'}", markup=False)
+
+
+def _fact(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_fact(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(f"({_fact(v)})" if isinstance(v, Mapping) else _fact(v) for v in value)
+    if isinstance(value, str):
+        return repr(value) if value != value.strip() or "\n" in value else value
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def metrics_text(metrics: Mapping[str, float], generated: int, count: int) -> str:
+    """`accuracy 0.2118  exact_match 0.1875 (of 32)`: exact match is asked of `generated` of the `count` examples."""
+    some = {"exact_match": f" (of {generated})"} if 0 < generated < count else {}
+    return "  ".join(f"{key} {value:.4f}{some.get(key, '')}" for key, value in metrics.items())
 
 
 def note(text: str) -> None:

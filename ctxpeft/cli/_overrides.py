@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.shipped import shipped_names
 from ctxpeft.spec.yaml_lines import parse_yaml
 
 
@@ -23,7 +24,9 @@ def parse_overrides(items: Iterable[str]) -> list[tuple[str, Any]]:
 def _parse_one(item: str) -> tuple[str, Any]:
     key, sep, text = item.partition("=")
     if not sep or not key.strip():
-        raise SpecError(f"'{item}' is not a setting: expected key=value, for example steps=250")
+        several = item.endswith((".yaml", ".yml")) or item in shipped_names("variants")
+        hint = "; several variants are joined by commas: a,b,c" if several else ""
+        raise SpecError(f"'{item}' is not a setting: expected key=value, for example steps=250{hint}")
     return key.strip(), parse_value(text)
 
 

@@ -237,5 +237,4 @@ def _plan(
     console.print("Nothing was run or written. The plan:", markup=False)
     for row in rows:
         console.print("  " + "  ".join(f"{key} {value}" for key, value in row.items()), markup=False)
-    for key, value in task_facts(bench).items():
-        console.print(f"  {key}: {value}", markup=False)
+    _output.print_facts(task_facts(bench))

@@ -102,7 +102,7 @@ def command(
         _output.note(note)
     console = _output.stdout()
     for name, result in results.items():
-        metrics = "  ".join(f"{key} {value:.4f}" for key, value in result["metrics"].items())
+        metrics = _output.metrics_text(result["metrics"], result["generated"], result["count"])
         console.print(f"{name} ({result['count']}): {metrics}", markup=False)
         for label, counts in result["per_class"].items():
             shown = "  ".join(f"{key} {value}" for key, value in counts.items())

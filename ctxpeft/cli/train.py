@@ -129,8 +129,9 @@ def _cost(bench: Bench, method: Method) -> Cost | str | None:
 def _print(result: RunResult, out: Path | None) -> None:
     console = _output.stdout()
     for name, evaluation in result.evaluations.items():
-        metrics = "  ".join(f"{key} {value:.4f}" for key, value in evaluation.metrics.items())
-        console.print(f"{name} ({len(evaluation.records)}): {metrics}", markup=False)
+        count = len(evaluation.records)
+        metrics = _output.metrics_text(evaluation.metrics, evaluation.generated, count)
+        console.print(f"{name} ({count}): {metrics}", markup=False)
     ended = f", stopped: {result.stopped}" if result.stopped else ""
     console.print(
         f"{result.method}: {result.trainable:,} trainable parameters, learning rate {result.learning_rate:g}, "

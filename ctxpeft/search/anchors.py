@@ -10,7 +10,7 @@ from typing import Any
 from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.budget import Target, nearest
 from ctxpeft.search.design import Count
-from ctxpeft.spec.load import load_variant
+from ctxpeft.search.named import named_variant
 from ctxpeft.spec.variant import Variant
 
 KNOBS = (("memory", "count"), ("memory", "rank"), ("feature_map", "width"))
@@ -30,8 +30,7 @@ class Anchor:
 
 def load_anchor(name: str, folder: Path, count: Count, target: Target | None) -> Anchor:
     """An anchor by shipped name or by a path relative to the space's folder."""
-    beside = folder / name
-    given = load_variant(beside if name.endswith((".yaml", ".yml")) and beside.is_file() else name)
+    given = named_variant(name, folder)
     try:
         published = count(given)
     except CtxpeftError as error:

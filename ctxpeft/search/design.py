@@ -15,6 +15,7 @@ from ctxpeft.search.space.chooser import Chooser
 from ctxpeft.search.space.nodes import Position
 from ctxpeft.search.space.walk import Draft, Either, Free, InfeasibleError, walk
 from ctxpeft.spec.base import compact
+from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.explain import dotted
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
@@ -51,6 +52,7 @@ def sample(
         raise InfeasibleError(
             "budget",
             f"{parameters:,} parameters {nearest_size}; the budget is {target.parameters:,} +- {target.tolerance:.1%}",
+            "; ".join(variant_equations(variant)),
         )
     return Design(variant, parameters, tuple(draft.templates))
 

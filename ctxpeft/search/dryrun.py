@@ -25,8 +25,8 @@ PROBES = 100
 
 @dataclass(frozen=True)
 class Preview:
-    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. expected: how long a
-    search takes, where the data are known.
+    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. over: one
+    of those that cannot meet the budget. expected: how long a search takes, where the data are known.
     """
 
     tree: list[str]
@@ -36,6 +36,7 @@ class Preview:
     designs: list[Design]
     refused: list[tuple[str, int]]
     probes: int
+    over: str = ""
     expected: Expected | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def preview(space: Space, model: nn.Module, designs: int = 10, seed: int = 0) ->
     anchors = [load_anchor(name, space.folder, counter, target) for name in space.file.anchors]
     found: list[Design] = []
     refused: Tally[str] = Tally()
-    probes = 0
+    probes, over = 0, ""
     while probes < PROBES and (len(found) < designs or probes < designs * 3):
         try:
             chooser, guide = RandomChooser(seed * PROBES + probes), space.file.search.guide
@@ -71,10 +72,12 @@ def preview(space: Space, model: nn.Module, designs: int = 10, seed: int = 0) ->
                 found.append(design)
         except InfeasibleError as error:
             refused["budget cannot be met" if error.rule == "budget" else error.reason] += 1
+            if error.rule == "budget":
+                over = over or f"{error.equation}: {error.reason}"
         probes += 1
     tree = list(lines(space.positions))
     structures = size(space.positions)
-    return Preview(tree, structures, target, anchors, found[:designs], refused.most_common(), probes)
+    return Preview(tree, structures, target, anchors, found[:designs], refused.most_common(), probes, over)
 
 
 def lines_of(preview: Preview) -> Iterator[str]:
@@ -97,6 +100,8 @@ def lines_of(preview: Preview) -> Iterator[str]:
         yield f"    {flow(design.variant.to_dict()['modules'])}"
     for reason, count in preview.refused:
         yield f"refused {count} of {preview.probes}: {reason}"
+    if preview.over:
+        yield f"    the budget, for example: {preview.over}"
     yield ""
     if preview.expected is None:
         yield "expected time: give --task T or --data FILE, and a few steps are timed on the model"

@@ -11,12 +11,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ctxpeft.errors import SpecError, did_you_mean
 from ctxpeft.search.measures import LEARNED, Name
+from ctxpeft.search.named import named_variant
 from ctxpeft.search.rates import Rates
 from ctxpeft.search.space.nodes import Position
 from ctxpeft.search.space.parse import PatternParser
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.base import Spec
 from ctxpeft.spec.explain import spec_error
+from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -229,4 +231,19 @@ def space_from_document(document: Document, name: str, folder: Path) -> Space:
         raise SpecError(
             f"{document.name}:{document.line(('modules',))}: modules: every module is optional; one must be there"
         )
+    _check_names(file, document, folder)
     return Space(name, file, positions, folder)
+
+
+def _check_names(file: SpaceFile, document: Document, folder: Path) -> None:
+    """Every variant that a space names exists: a search that loses an anchor compares with nothing."""
+    wanted = file.budget.parameters if file.budget else None
+    try:
+        key: tuple[str | int, ...] = ("budget", "parameters")
+        if isinstance(wanted, Like):
+            load_variant(wanted.like)
+        for index, anchor in enumerate(file.anchors):
+            key = ("anchors", index)
+            named_variant(anchor, folder)
+    except SpecError as error:
+        raise SpecError(f"{document.where(key)}: {error}") from None

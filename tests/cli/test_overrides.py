@@ -54,7 +54,9 @@ def test_placing() -> None:
         ("stepz=1", "did you mean 'steps'"),
         ("training.stepz=1", "did you mean 'steps'"),
         ("=1", "is not a setting"),
-        ("steps", "is not a setting"),
+        ("steps", "for example steps=250$"),
+        ("lora-qv", "several variants are joined by commas: a,b,c$"),
+        ("other.yaml", "several variants are joined by commas: a,b,c$"),
     ],
 )
 def test_unknown_settings(item: str, told: str) -> None:

@@ -39,6 +39,24 @@ def test_dry_run_shows_tree_anchors_and_designs(capsys: Capture, space: Path, ti
     assert not (space.parent / "runs").exists()
 
 
+def test_a_dry_run_says_what_the_budget_shuts_out(capsys: Capture, space: Path, tiny_model: Path) -> None:
+    """One choice of the two has parameters of its own that go beyond the budget, and no size of it is free."""
+    space.write_text(
+        "budget: {parameters: {like: prefix-tuning-plus}}\n"
+        "modules: [{templates: {a: {placement: outside, memory: matrix, feature_map: [elu, {kind: projection, "
+        "width: 64}]}}}]",
+        encoding="utf-8",
+    )
+    done = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    (index,) = (i for i, line in enumerate(lines) if line.endswith(": budget cannot be met"))
+    assert re.match(
+        r"    the budget, for example: o ← o \+ gelu\(.*\)ᵀ M: [\d,]+ parameters and no free size; the budget is 512 ",
+        lines[index + 1],
+    )
+
+
 def test_dry_run_as_json(capsys: Capture, space: Path, tiny_model: Path) -> None:
     result = run(capsys, "search", space, "--model", tiny_model, "--dry-run", "--json").result
     assert result["structures"] == 5

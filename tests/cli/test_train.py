@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def test_dry_run_writes_nothing(
     assert plain.code == 0
     assert "Nothing was run or written" in plain.out
     assert f"{plan['cost']['per_token']['training']:+,} FLOPs a token" in plain.out
+    lines = [line.strip() for line in plain.out.splitlines()]
+    assert "labels: animal, fruit, metal" in lines
+    assert "label_tokens: shortest 1, longest 1" in lines
+    assert "notes: none" in lines
+    assert not any("None" in line for line in lines)
     none = run(capsys, "train", "--variant", "none", *flags, "--json").result["plan"]
     assert none["cost"] is None
     assert none["advice"] == []
@@ -94,7 +100,14 @@ def test_train_then_eval(
     again = run(capsys, "train", "--variant", "prefix-tuning", *flags)
     assert again.code == 2
     assert "another configuration (variant.fingerprint" in again.err
-    assert run(capsys, "train", "--variant", "prefix-tuning", *flags, "--fresh").code == 0
+    plain = run(capsys, "train", "--variant", "prefix-tuning", *flags, "--fresh")
+    assert plain.code == 0
+    told = re.search(
+        r"^test \(30\): accuracy [\d.]+  .*  exact_match [\d.]+ \(of 2\)$", plain.out, re.MULTILINE
+    )
+    evaluated = run(capsys, "eval", *on, "generate_limit=2").out
+    assert told
+    assert evaluated.splitlines()[0].endswith("(of 2)")
 
 
 def test_eval_takes_a_subset_of_the_labels(

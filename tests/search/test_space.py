@@ -199,6 +199,15 @@ ERRORS = [
         MODULE.format("site: head") + "\nrates: {centre: {slot: 1}}",
         "unknown key 'slot'; did you mean 'slots'?",
     ),
+    (
+        MODULE.format("site: head") + "\nanchors: [prefix-tuning, lora-vq]",
+        "t.yaml:2: anchors[1]: no shipped variant is called 'lora-vq' and no such file exists; did you mean 'lora-qv'?",
+    ),
+    (MODULE.format("site: head") + "\nanchors: [mine.yaml]", "t.yaml:2: anchors[0]: mine.yaml"),
+    (
+        MODULE.format("site: head") + "\nbudget: {parameters: {like: lora-vq}}",
+        "t.yaml:2: budget.parameters: no shipped variant is called 'lora-vq'",
+    ),
     ("modules: [{optional: true, templates: {a: any}}]", "every module is optional"),
     ("modules: []", "modules"),
     ("[]", "expected a mapping"),

@@ -23,12 +23,15 @@ FINEST = ("count", "rank", "width")
 
 
 class InfeasibleError(Exception):
-    """A design that cannot be, with the reason; `rule` groups equal reasons in the report."""
+    """A design that cannot be, with the reason; `rule` groups equal reasons in the report. `equation`: the design,
+    where there is one.
+    """
 
-    def __init__(self, rule: str, reason: str) -> None:
+    def __init__(self, rule: str, reason: str, equation: str = "") -> None:
         super().__init__(reason)
         self.rule = rule
         self.reason = reason
+        self.equation = equation
 
 
 @dataclass
