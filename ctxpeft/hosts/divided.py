@@ -16,7 +16,7 @@ from ctxpeft.hosts.controller import Plan
 from ctxpeft.hosts.rows import Rows, Shares
 
 Acting = dict[str, list[ContextModule]]
-Place = tuple[Mapping[str, Tensor | None], str]
+Tensors = Mapping[str, Tensor | None]
 PLAIN = (nn.Parameter, Tensor)
 
 
@@ -80,24 +80,32 @@ class _Kept:
         self.acting = acting
         modules = [module for of in acting.values() for module in of]
         self.places = [place for module in modules for place in _places(module)]
-        self.state = self._state()
+        self.seen = self._look()
         self.divided: Divided | None = None
-        if self.state is not None and all(module.spec.scope.tokens == "all" for module in modules):
+        if self.seen is not None and all(module.spec.scope.tokens == "all" for module in modules):
             self.divided = _laid_out(acting, rows, batch, device, _alike(acting, rows))
 
     def holds(self) -> bool:
-        """Whether every tensor is what it was."""
-        return self.state == self._state()
+        """Whether every tensor is what it was. Asked at every site in every pass, of every adapter of the batch."""
+        if self.seen is None:
+            return self._look() is None
+        for tensors, name, tensor, version, place in self.seen:
+            if tensors.get(name) is not tensor or tensor._version != version or tensor.data_ptr() != place:
+                return False
+        return True
 
-    def _state(self) -> list[tuple[int, int, int]] | None:
-        """Which tensors there are, where their values lie and how often they were changed; None where nobody knows."""
-        found = [tensors[name] for tensors, name in self.places]
-        if any(t is None or t.is_meta or t.is_inference() or type(t) not in PLAIN for t in found):
-            return None
-        return [(id(t), t.data_ptr(), t._version) for t in found if t is not None]
+    def _look(self) -> list[tuple[Tensors, str, Tensor, int, int]] | None:
+        """Which tensors there are, how often they were changed and where their values lie; None where nobody knows."""
+        found = []
+        for tensors, name in self.places:
+            t = tensors[name]
+            if t is None or t.is_meta or t.is_inference() or type(t) not in PLAIN:
+                return None
+            found.append((tensors, name, t, t._version, t.data_ptr()))
+        return found
 
 
-def _places(module: nn.Module) -> list[Place]:
+def _places(module: nn.Module) -> list[tuple[Tensors, str]]:
     """Where the tensors of a module are kept: they may be replaced."""
     kept = [tensors for part in module.modules() for tensors in (part._parameters, part._buffers)]
     return [(tensors, name) for tensors in kept for name, t in tensors.items() if t is not None]
