@@ -192,6 +192,27 @@ def test_dropout_is_drawn_anew() -> None:
         first, second = (model(**given_, use_cache=False).logits for _ in range(2))
         assert torch.equal(first, second)
         assert kept.found == 1
+        model.train()
+        model(**given_, use_cache=False)
+        assert kept.found == 1
+
+
+def test_the_same_tokens_under_another_mask_are_another_batch() -> None:
+    """And so are the same tokens at other positions."""
+    model = host("llama")
+    ctxpeft.attach(model, variant("matrix"), seed=0)
+    ids = batch(2, 6, 0, 0)["input_ids"]
+    masks = [torch.ones_like(ids), torch.ones_like(ids)]
+    masks[1][0, :2] = 0
+    calls: list[dict[str, torch.Tensor]] = [{"attention_mask": mask} for mask in masks]
+    calls.append({"position_ids": torch.arange(6)[None].expand(2, -1) * 3})
+    expected = [model(ids, **call, use_cache=False).logits for call in calls]
+    kept = Kept(1 << 20)
+    with kept_below(model, kept):
+        for _ in range(2):
+            for call, wanted in zip(calls, expected, strict=True):
+                assert torch.equal(model(ids, **call, use_cache=False).logits, wanted)
+    assert (kept.found, kept.computed) == (3, 3)
 
 
 def test_other_passes_are_computed_as_always() -> None:
