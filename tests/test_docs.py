@@ -76,6 +76,7 @@ RUN: dict[str, tuple[Callable[[Path], Page], int]] = {
         9,
     ),
     "guide/choosing.md": (_with_csv, 4),
+    "guide/rules.md": (_with_csv, 1),
     "guide/worked-example.md": (lambda page: replace(_with_csv(page), codes={"ctxpeft validate half": 2}), 8),
     "guide/next-variant.md": (_with_csv, 8),
     "recipes/your-data.md": (_hub, 9),

@@ -36,7 +36,7 @@ def expand_variadic(args: Sequence[str]) -> list[str]:
         if arg.startswith("-"):
             current, taken = (arg, 0) if arg in _VARIADIC else ("", 0)
         elif current:
-            ends = (_OVERRIDE.match(arg) and not Path(arg).exists()) or arg.endswith(_SPEC_SUFFIXES)
+            ends = is_setting(arg) or arg.endswith(_SPEC_SUFFIXES)
             if ends and taken:
                 current = ""
             else:
@@ -45,6 +45,11 @@ def expand_variadic(args: Sequence[str]) -> list[str]:
                 taken += 1
         expanded.append(arg)
     return expanded
+
+
+def is_setting(argument: str) -> bool:
+    """Whether it is `key=value` and no file."""
+    return _OVERRIDE.match(argument) is not None and not Path(argument).exists()
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ctxpeft.spec.yaml_lines import read_yaml
 
 if TYPE_CHECKING:
-    from ctxpeft.spec.guide import Advice
+    from ctxpeft.spec.guide import Advice, Facts
 
 SPACE_KEYS = {"anchors", "budget", "rates", "search"}
 TASK_KEYS = {"train", "validation", "test", "ood", "hub", "columns", "template", "label_words"}
@@ -24,8 +24,11 @@ class Found:
     advice: tuple[Advice, ...] = ()
 
 
-def read_spec(path: Path) -> Found:
-    """Read and check one file. Raises a CtxpeftError in one sentence if it is not valid."""
+def read_spec(path: Path, facts: Facts | None = None) -> Found:
+    """Read and check one file; `facts` of model and data are told to the guide.
+
+    Raises a CtxpeftError in one sentence if the file is not valid.
+    """
     document = read_yaml(path)
     kind = kind_of(document.data)
     if kind == "space":
@@ -42,7 +45,7 @@ def read_spec(path: Path) -> Found:
     from ctxpeft.spec.load import variant_from_data
 
     variant = variant_from_data(document)
-    return Found(kind, variant.fingerprint(), tuple(advice(variant)))
+    return Found(kind, variant.fingerprint(), tuple(advice(variant, facts)))
 
 
 def kind_of(data: Any) -> str:

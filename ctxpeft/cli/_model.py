@@ -9,8 +9,6 @@ from ctxpeft.errors import HostError
 if TYPE_CHECKING:
     from torch import nn
 
-MINI = "ctxpeft-mini"
-
 
 def empty_model(name: str) -> nn.Module:
     """The model of a hub id, a local directory or `ctxpeft-mini`, on the meta device.
@@ -21,8 +19,11 @@ def empty_model(name: str) -> nn.Module:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from ctxpeft.training import source_of
+
+    source = source_of(name)
     try:
-        config = AutoConfig.from_pretrained(_place(name))
+        config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers raises many types here, each of them "this cannot be loaded"
@@ -30,11 +31,3 @@ def empty_model(name: str) -> nn.Module:
         reason = lines[0].rstrip(".") if lines else type(error).__name__
         raise HostError(f"model '{name}' cannot be loaded as a causal language model: {reason}") from None
     return model
-
-
-def _place(name: str) -> str:
-    if name != MINI:
-        return name
-    from ctxpeft.data import mini_model_path
-
-    return str(mini_model_path())

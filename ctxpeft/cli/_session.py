@@ -17,7 +17,6 @@ from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 
 if TYPE_CHECKING:
-    from ctxpeft.spec.guide import Facts
     from ctxpeft.tasks import TaskData, TaskSpec
     from ctxpeft.training import Base, Bench, Method, TrainingConfig
 
@@ -191,14 +190,6 @@ def _texts(data: TaskData, files: Sequence[str]) -> TaskData:
         "test_limit": UNRELATED_TEXTS,
     }
     return build_task(load_task({**spec, "max_length": data.spec.max_length}))
-
-
-def guide_facts(bench: Bench) -> Facts:
-    """What the construction guide asks of model and data."""
-    from ctxpeft.spec.guide import Facts
-
-    tokens = task_facts(bench).get("tokens", {})
-    return Facts(tokens.get("median"), len(bench.task.train), bench.base.gqa)
 
 
 def task_facts(bench: Bench) -> dict[str, Any]:

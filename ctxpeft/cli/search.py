@@ -171,9 +171,8 @@ def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool
     from ctxpeft.search.dryrun import lines_of, preview
     from ctxpeft.search.expected import measure
 
-    result = preview(space, empty_model(model))
-    if job is not None:
-        result = replace(result, expected=measure(job, workers))
+    time, facts = measure(job, workers) if job is not None else (None, None)
+    result = replace(preview(space, empty_model(model), facts=facts), expected=time)
     if json:
         emit("search", result.plain())
     else:

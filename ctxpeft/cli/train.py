@@ -85,7 +85,8 @@ def command(
 
 
 def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> int:
-    from ctxpeft.cli._session import guide_facts, task_facts
+    from ctxpeft.analysis.facts import facts_of
+    from ctxpeft.cli._session import task_facts
     from ctxpeft.spec.guide import advice
     from ctxpeft.training import count_parameters, resolve
 
@@ -100,7 +101,7 @@ def _plan(bench: Bench, method: Method, config: TrainingConfig, json: bool) -> i
         "training": resolved["training"],
         **task_facts(bench),
     }
-    advised = [a.sentence() for a in advice(method.variant, guide_facts(bench))] if method.variant else []
+    advised = [a.sentence() for a in advice(method.variant, facts_of([bench]))] if method.variant else []
     if json:
         plan["cost"] = cost if isinstance(cost, str) else cost and cost.plain()
         plan["advice"] = advised

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.compose import Contribution
@@ -34,7 +34,6 @@ class Sight:
 def watching(handle: Handle) -> Iterator[list[Sight]]:
     """Inside the block every forward pass leaves what the adapter's modules did in the list. The list only grows: clear
     it between passes. Raises HostError if the adapter is detached."""
-    controller = controller_of(handle.model)
     places = {id(built.module): built.place for built in handle.built}
     sights: list[Sight] = []
 
@@ -45,8 +44,16 @@ def watching(handle: Handle) -> Iterator[list[Sight]]:
             weight = None if part.weight is None else part.weight.detach()
             sights.append(Sight(layer, place, capture.output.detach(), part.change.detach(), weight, gate))
 
+    with watched(handle.model, see):
+        yield sights
+
+
+@contextlib.contextmanager
+def watched(model: nn.Module, see: Callable[[int | None, Capture, Contribution], None]) -> Iterator[None]:
+    """Inside the block every module that acts in a pass tells its layer, what it looked at and what it did."""
+    controller = controller_of(model)
     before, controller.watch = controller.watch, see
     try:
-        yield sights
+        yield
     finally:
         controller.watch = before

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ctxpeft.search.job import Job
     from ctxpeft.search.measures import Name
     from ctxpeft.search.meter import Forgetting
+    from ctxpeft.spec.guide import Facts
     from ctxpeft.tasks import Evaluation
     from ctxpeft.training import Bench, RunResult, TrainingConfig
     from ctxpeft.training.progress import Reporter
@@ -69,6 +70,18 @@ class Laboratory:
         self._check()
         gc.collect()
         gc.freeze()  # the Trainer collects garbage after every run; what is loaded by now is none
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the construction guide asks of the model and the data."""
+        from ctxpeft.analysis.facts import facts_of
+
+        return facts_of(self.benches.values())
+
+    @property
+    def guide(self) -> Facts | None:
+        """The facts, where designs are to stay within the guide."""
+        return self.facts if self.job.search.guide else None
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from ctxpeft.search.space.walk import Draft, Either, Free, InfeasibleError, walk
 from ctxpeft.spec.base import compact
 from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.explain import dotted
+from ctxpeft.spec.guide import Facts
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.variant import Variant
 
@@ -37,9 +38,12 @@ def sample(
     chooser: Chooser,
     count: Count,
     target: Target | None,
-    guide: bool = False,
+    guide: Facts | None = None,
 ) -> Design:
-    """One design of the space, within the construction guide if asked. Raises InfeasibleError with the reason."""
+    """One design of the space; within the construction guide, if `guide` tells it what is known.
+
+    Raises InfeasibleError with the reason.
+    """
     draft = walk(positions, chooser, solve=target is not None, guide=guide)
     if target is not None:
         _solve(draft, chooser, count, target)

@@ -16,6 +16,7 @@ from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.tree import lines, size
 from ctxpeft.search.space.walk import InfeasibleError
 from ctxpeft.search.spacefile import Space
+from ctxpeft.spec.guide import Facts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,8 +57,14 @@ class Preview:
         }
 
 
-def preview(space: Space, model: nn.Module, designs: int = 10, seed: int = 0) -> Preview:
-    """Sample a space on a model, which may be on the meta device."""
+def preview(
+    space: Space, model: nn.Module, designs: int = 10, seed: int = 0, facts: Facts | None = None
+) -> Preview:
+    """Sample a space on a model, which may be on the meta device.
+
+    facts: what the construction guide is told of model and data where the space wants it, nothing where left out.
+    """
+    guide = (facts or Facts()) if space.file.search.guide else None
     counter = Counter(model)
     target = target_of(space.file.budget, counter)
     anchors = [load_anchor(name, space.folder, counter, target) for name in space.file.anchors]
@@ -66,7 +73,7 @@ def preview(space: Space, model: nn.Module, designs: int = 10, seed: int = 0) ->
     probes, over = 0, ""
     while probes < PROBES and (len(found) < designs or probes < designs * 3):
         try:
-            chooser, guide = RandomChooser(seed * PROBES + probes), space.file.search.guide
+            chooser = RandomChooser(seed * PROBES + probes)
             design = sample(space.positions, chooser, counter, target, guide)
             if all(design.variant.fingerprint() != other.variant.fingerprint() for other in found):
                 found.append(design)

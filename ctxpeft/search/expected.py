@@ -15,6 +15,7 @@ from ctxpeft.search.spacefile import Search
 if TYPE_CHECKING:
     from ctxpeft.search.bench import Laboratory
     from ctxpeft.search.job import Job
+    from ctxpeft.spec.guide import Facts
     from ctxpeft.spec.variant import Variant
 
 SHORT, LONG = 2, 8  # steps of the two runs whose difference is the time of a step
@@ -73,9 +74,10 @@ class Expected:
         )
 
 
-def measure(job: Job, workers: int = 1) -> Expected:
+def measure(job: Job, workers: int = 1) -> tuple[Expected, Facts]:
     """Load the model and the data, train a few steps of the first anchor (prefix-tuning-plus where there is
-    none) on each task, time both kinds of evaluation. Nothing is left behind.
+    none) on each task, time both kinds of evaluation; and what the construction guide is told of both. Nothing is
+    left behind.
     """
     from ctxpeft.spec.load import load_variant
 
@@ -85,7 +87,8 @@ def measure(job: Job, workers: int = 1) -> Expected:
         variant = laboratory.anchor(names[0]).variant if names else load_variant("prefix-tuning-plus")
         rates = job.space.file.rates.of(variant)
         costs = [_cost(laboratory, task, variant, rates[0]) for task in laboratory.tasks]
-    return expected(costs, job.search, len(names), len(rates), variant.name, workers)
+        facts = laboratory.facts
+    return expected(costs, job.search, len(names), len(rates), variant.name, workers), facts
 
 
 def expected(

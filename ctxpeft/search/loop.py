@@ -30,7 +30,8 @@ def work(
     laboratory.refer(study.user_attrs.get("references"))
     objective = Objective(laboratory, watch, owner)
     while wanted(study, search):
-        study.sampler = sampler(study, laboratory.job.space, search, worker, laboratory.target is not None)
+        solve = laboratory.target is not None
+        study.sampler = sampler(study, laboratory.job.space, search, worker, solve, laboratory.guide)
         study.optimize(objective, n_trials=1)
         after(rows_of(study.get_trials(deepcopy=False)))
 

@@ -182,8 +182,8 @@ class Objective:
         else:
             laboratory = self.laboratory
             positions = laboratory.job.space.positions
-            guide = self.search.guide
-            design = sample(positions, TrialChooser(trial), laboratory.counter, laboratory.target, guide)
+            chooser, guide = TrialChooser(trial), laboratory.guide
+            design = sample(positions, chooser, laboratory.counter, laboratory.target, guide)
             variant = design.variant
             self._settle(trial, templates=list(design.templates), parameters=design.parameters)
         self._settle(trial, variant=variant.to_dict(), fingerprint=variant.fingerprint())

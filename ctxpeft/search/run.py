@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import optuna
@@ -186,10 +185,9 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
         "tasks": tasks,
         **{key: sum(task[key] for task in tasks) for key in SIZES},
         "steps": tasks[0]["steps"],
-        "input_tokens": median(
-            len(example) for bench in laboratory.benches.values() for example in bench.train
-        ),
-        "gqa": laboratory.base.gqa,
+        "input_tokens": laboratory.facts.input_length,
+        "gqa": laboratory.facts.gqa,
+        "query_scale": laboratory.facts.query_scale,
         "batch_size": laboratory.config.batch_size * laboratory.config.gradient_accumulation,
         "rung_steps": tasks[0]["rung_steps"],
         "keep": job.search.keep,

@@ -19,6 +19,7 @@ Severity = Literal["must", "should", "consider"]
 QUADRATIC = ("squared_relu", "square", "taylor", "rebased", "outer", "dpfp", "hadamard", "all_poly")
 FEW = 1000
 DILUTED = 8
+LEVEL = 2.0
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,27 @@ class Facts:
     """What is known of the model and the data.
 
     input_length: tokens of a usual input. examples: training examples. gqa: query heads per kv head.
+    query_scale: the smallest and the largest, over the layers, root mean square of an entry of the queries that the
+    data give; 1 is what `query.norm: rms` makes of them.
     """
 
     input_length: float | None = None
     examples: int | None = None
     gqa: int | None = None
+    query_scale: tuple[float, float] | None = None
+
+    def sentence(self) -> str:
+        """What is known, for people."""
+        known = []
+        if self.input_length is not None:
+            known.append(f"a usual input of {self.input_length:g} tokens")
+        if self.examples is not None:
+            known.append(f"{self.examples:,} training examples")
+        if self.gqa is not None:
+            known.append(f"{self.gqa} query head{'s' if self.gqa > 1 else ''} per kv head")
+        if self.query_scale is not None:
+            known.append("queries of size {:.2f} to {:.2f} by layer".format(*self.query_scale))
+        return ", ".join(known) or "nothing is known"
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,14 @@ def _direct_slots(m: ModuleSpec) -> bool:
 
 def _reads_nothing(m: ModuleSpec) -> bool:
     return m.memory.kind != "none" and m.memory.zero_read_at_init()
+
+
+def _level_queries(m: ModuleSpec, facts: Facts) -> bool:
+    """Whether the model's own queries are known to be about as large, in every layer, as normalised ones."""
+    if facts.query_scale is None or m.site != "head":
+        return False
+    low, high = facts.query_scale
+    return low >= 1 / LEVEL and high <= LEVEL
 
 
 def _keys_without_gradient(m: ModuleSpec) -> bool:
@@ -182,9 +207,15 @@ RULES: tuple[Rule, ...] = (
         "query.norm",
         "should",
         "normalise the query before a map that grows quadratically",
-        "the norms of queries differ by layer and model, and a quadratic map squares the difference",
+        "the norms of queries differ by layer and model, and a quadratic map squares the difference; queries that "
+        "are known to have entries of size 1/2 to 2 in every layer (root mean square) need it not",
         "Based, arXiv:2402.18668; feature maps of arXiv:2012.11346",
-        lambda m, _: m.feature_map is not None and m.feature_map.kind in QUADRATIC and m.query.norm == "none",
+        lambda m, facts: (
+            m.feature_map is not None
+            and m.feature_map.kind in QUADRATIC
+            and m.query.norm == "none"
+            and not _level_queries(m, facts)
+        ),
     ),
     Rule(
         "no-normaliser-outside",

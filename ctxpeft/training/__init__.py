@@ -5,7 +5,7 @@ result = run(bench, "prefix-tuning-plus", TrainingConfig(steps=250, learning_rat
 result.evaluations["test"].metrics
 """
 
-from ctxpeft.training._base import MINI, Base, load_base
+from ctxpeft.training._base import MINI, Base, gqa_of, load_base, source_of
 from ctxpeft.training._bench import Bench, Elsewhere, encoder_for, prepare
 from ctxpeft.training._beside import run_beside, why_apart
 from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
@@ -45,6 +45,7 @@ __all__ = [
     "count_parameters",
     "encoder_for",
     "environment",
+    "gqa_of",
     "load_base",
     "load_head",
     "load_method",
@@ -53,5 +54,6 @@ __all__ = [
     "resolve",
     "run",
     "run_beside",
+    "source_of",
     "why_apart",
 ]

@@ -46,9 +46,7 @@ class Base:
     @property
     def gqa(self) -> int | None:
         """Query heads per key and value head, if the configuration says so."""
-        config = self.model.config.get_text_config()
-        queries, keys = (getattr(config, f"num_{what}_heads", None) for what in ("attention", "key_value"))
-        return queries // keys if isinstance(queries, int) and isinstance(keys, int) and keys > 0 else None
+        return gqa_of(self.model.config)
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +74,13 @@ class Base:
         return digest.hexdigest()
 
 
+def gqa_of(config: Any) -> int | None:
+    """Query heads per key and value head of a model's configuration, if it says so."""
+    text = config.get_text_config()
+    queries, keys = (getattr(text, f"num_{what}_heads", None) for what in ("attention", "key_value"))
+    return queries // keys if isinstance(queries, int) and isinstance(keys, int) and keys > 0 else None
+
+
 def load_base(
     model: str | os.PathLike[str] = MINI,
     dtype: DType = "float32",
@@ -99,7 +104,7 @@ def load_base(
     from transformers.utils import logging
 
     name = os.fspath(model)
-    source = _source(name)
+    source = source_of(name)
     if dtype not in get_args(DType):
         raise HostError(f"unknown dtype '{dtype}'{did_you_mean(str(dtype), get_args(DType))}")
     torch_dtype, target = getattr(torch, dtype), _device(device)
@@ -176,7 +181,8 @@ def _head(model: nn.Module, missing: Iterable[str]) -> tuple[str, ...]:
     return tuple(found or [name for name in names if set(name.split(".")) & set(HEAD_MODULES)])
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """The folder or hub id that transformers is to load. Raises HostError where a local name is no model folder."""
     if name == MINI:
         import ctxpeft.data
 

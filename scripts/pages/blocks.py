@@ -162,8 +162,9 @@ def _sketch() -> Any:
     """The model that ships, with one layer and no weights; it runs on the meta device."""
     import torch
 
-    from ctxpeft.cli._model import MINI, empty_model
+    from ctxpeft.cli._model import empty_model
     from ctxpeft.hosts.sketch import Sketch
+    from ctxpeft.training import MINI
 
     whole = empty_model(MINI)
     config = copy.deepcopy(whole.config)

@@ -11,8 +11,8 @@ from scripts.pages.usage import evidence, shipped
 
 def variants() -> str:
     """The shipped variants with their parameters on the model that ships."""
-    from ctxpeft.cli._model import MINI
     from ctxpeft.cli.ls import parameter_cells, variant_rows
+    from ctxpeft.training import MINI
 
     found = variant_rows(MINI)
     counts, reasons = parameter_cells(found, "[^variant-{}]")
@@ -33,8 +33,8 @@ def variants() -> str:
 
 def gallery() -> str:
     """A section a variant: equation, source, what it is for, size, blocks, evidence, file."""
-    from ctxpeft.cli._model import MINI
     from ctxpeft.cli.ls import variant_rows
+    from ctxpeft.training import MINI
 
     return "\n".join(_section(row, MINI) for row in variant_rows(MINI))
 

@@ -192,8 +192,11 @@ def test_show_nothing(capsys: Capture) -> None:
 def test_show_on_no_model(tmp_path: Path, capsys: Capture) -> None:
     outcome = run(capsys, "show", "prefix-tuning", "--model", tmp_path)
     assert outcome.code == 2
-    assert outcome.err.startswith(f"error: model '{tmp_path}' cannot be loaded")
-    assert len(outcome.err.splitlines()) == 1
+    assert (
+        outcome.err == f"error: {tmp_path} is a folder without config.json: expected a transformers model\n"
+    )
+    missing = run(capsys, "show", "prefix-tuning", "--model", tmp_path / "modell")
+    assert missing.err.startswith(f"error: no model folder {tmp_path / 'modell'}")
 
 
 def test_cp(tmp_path: Path, capsys: Capture) -> None:

@@ -239,6 +239,53 @@ def test_the_guide_advises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [a["rule"] for a in found["advice"]] == ["keys-of-unit-scale"]
 
 
+QUADRATIC = module("{placement: outside, feature_map: {kind: squared_relu}, memory: {kind: matrix}}")
+
+
+def test_the_guide_is_told_of_model_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rules that ask for facts speak by them: few examples, and the shipped model's queries, which are not level."""
+    file, data = tmp_path / "quadratic.yaml", tmp_path / "train.csv"
+    file.write_text(QUADRATIC)
+    data.write_text("text,stars\n" + "".join(f"a good book {i},{i % 2}\n" for i in range(40)))
+    alone = run(capsys, "validate", file, "--json")
+    assert alone.result["facts"] is None
+    model = run(capsys, "validate", file, "--model", "ctxpeft-mini", "--json").result["facts"]
+    assert model == {"input_length": None, "examples": None, "gqa": 3, "query_scale": None}
+    told = run(capsys, "validate", file, "--data", data, "columns.label=stars", "--json").result
+    assert told["facts"]["gqa"] == 3
+    assert 30 <= told["facts"]["examples"] <= 40
+    low, high = told["facts"]["query_scale"]
+    assert low < 0.5 < 1 < high
+    ids = {one["rule"] for one in told["files"][0]["advice"]}
+    assert ids == {"normalise-before-quadratic", "share-when-data-are-few"}
+    plain = run(capsys, "validate", file, "--data", data, "columns.label=stars")
+    assert plain.out.startswith("advised for a usual input of ")
+    assert f"{told['facts']['examples']} training examples, 3 query heads per kv head" in plain.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["columns.label=stars"],
+            "'columns.label=stars' is a setting of data: give --task NAME or --data FILE",
+        ),
+        (["--task", "docstring-aera"], "did you mean 'docstring-area'?"),
+        (["--model", "./nowhere"], "no model folder ./nowhere"),
+        (["--task", "docstring-area", "stepz=3"], "unknown setting 'stepz'; did you mean 'steps'?"),
+    ],
+)
+def test_facts_that_cannot_be_had(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+    outcome = run(capsys, "validate", file, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert says in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
 def test_no_file_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = run(capsys, "validate")
     assert outcome.code == 2

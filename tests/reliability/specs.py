@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ctxpeft.cli._documents import read_spec
-from ctxpeft.cli._model import MINI, empty_model
+from ctxpeft.cli._model import empty_model
 from ctxpeft.cli._overrides import parse_overrides, set_path
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.hosts.count import count_parameters
@@ -37,6 +37,7 @@ from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import dump_yaml, parse_yaml
 from ctxpeft.tasks import load_task
 from ctxpeft.testing import strategies
+from ctxpeft.training import MINI
 from tests.reliability.watch import watched
 
 CODE = (

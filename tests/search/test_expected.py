@@ -44,7 +44,9 @@ def test_is_measured_on_the_model_and_leaves_nothing(tiny_job: Job, tmp_path: Pa
         out=tmp_path / "study",
         space=with_settings(tiny_job.space, {"search": {"rung": [0.2, 0.5]}}),
     )
-    found = measure(job, workers=2)
+    found, facts = measure(job, workers=2)
+    assert facts.query_scale is not None
+    assert facts.examples is not None
     assert isinstance(found, Expected)
     (cost,) = found.costs
     assert (cost.rung_steps, cost.steps) == ((1, 3), 6)

@@ -20,6 +20,7 @@ from ctxpeft.search.samplers.process import encoded, places, rank_score
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import walk
 from ctxpeft.search.spacefile import Search, Space, load_space
+from ctxpeft.spec.guide import Facts
 
 NAMES = ["tpe", "nsga2", "random", "gp"]
 
@@ -35,9 +36,10 @@ def cost(params: dict[str, Any]) -> float:
 
 def ask(study: optuna.Study, space: Space, search: Search) -> optuna.Trial:
     """One design of a space."""
-    study.sampler = sampler(study, space, search, 0, solve=False)
+    guide = Facts() if search.guide else None
+    study.sampler = sampler(study, space, search, 0, solve=False, guide=guide)
     trial = study.ask()
-    walk(space.positions, TrialChooser(trial), solve=False, guide=search.guide)
+    walk(space.positions, TrialChooser(trial), solve=False, guide=guide)
     return trial
 
 

@@ -18,7 +18,7 @@ from ctxpeft.search.space.walk import InfeasibleError, walk
 from ctxpeft.search.spacefile import Space, load_space
 from ctxpeft.shipped import shipped_names
 from ctxpeft.spec.blocks import FeatureMapSpec
-from ctxpeft.spec.guide import advice
+from ctxpeft.spec.guide import Facts, advice
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.registry import kinds
@@ -242,7 +242,9 @@ def test_the_guide_leaves_out_what_its_rules_refuse(space: Space) -> None:
         found = []
         for seed in range(SAMPLES):
             try:
-                draft = walk(space.positions, RandomChooser(seed), solve=False, guide=guide)
+                draft = walk(
+                    space.positions, RandomChooser(seed), solve=False, guide=Facts() if guide else None
+                )
                 variant = load_variant({"name": "sampled", "modules": draft.modules})
             except (InfeasibleError, SpecError):
                 continue
@@ -256,7 +258,7 @@ def test_the_guide_leaves_out_what_its_rules_refuse(space: Space) -> None:
 def test_the_guide_yields_where_a_space_leaves_one_choice() -> None:
     """A rule never makes a space infeasible."""
     text = MODULE.format("query: {norm: none}").replace("elu", "squared_relu")
-    draft = walk(space_of(text).positions, RandomChooser(0), solve=False, guide=True)
+    draft = walk(space_of(text).positions, RandomChooser(0), solve=False, guide=Facts())
     assert draft.modules[0]["feature_map"]["kind"] == "squared_relu"
 
 
@@ -274,6 +276,20 @@ modules:
     asked = {True: set(), False: set()}
     for seed in range(40):
         for guide in (True, False):
-            draft = walk(space_of(text).positions, RandomChooser(seed), solve=False, guide=guide)
+            draft = walk(
+                space_of(text).positions, RandomChooser(seed), solve=False, guide=Facts() if guide else None
+            )
             asked[guide].add(draft.modules[0]["gate"]["kind"])
     assert asked == {True: {"none", "token"}, False: {"none", "scalar", "token"}}
+
+
+def test_the_guide_is_told_of_the_model() -> None:
+    """Queries known to be level leave a quadratic map the choice of the norm; others, and unknown ones, do not."""
+    text = MODULE.format("query: {norm: [none, rms]}").replace("elu", "squared_relu")
+    asked = {}
+    for facts in (Facts(), Facts(query_scale=(0.1, 1.5)), Facts(query_scale=(0.9, 1.5))):
+        drafts = [
+            walk(space_of(text).positions, RandomChooser(s), solve=False, guide=facts) for s in range(20)
+        ]
+        asked[facts.query_scale] = {draft.modules[0]["query"]["norm"] for draft in drafts}
+    assert asked == {None: {"rms"}, (0.1, 1.5): {"rms"}, (0.9, 1.5): {"none", "rms"}}

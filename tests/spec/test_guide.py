@@ -74,6 +74,24 @@ def test_a_fact_that_is_not_known_breaks_no_rule() -> None:
         assert rule not in ids(variant(CASES[rule][0]), Facts())
 
 
+def test_queries_known_to_be_level_need_no_norm() -> None:
+    """Only where the model's own queries are asked, and only between half and twice the size of normalised ones."""
+    rule = "normalise-before-quadratic"
+    head = variant(CASES[rule][0])
+    beside = variant({**CASES[rule][0], "site": "ffn"})
+    for scale, silent in (((0.6, 1.9), True), ((0.1, 1.9), False), ((0.6, 2.1), False)):
+        assert (rule not in ids(head, Facts(query_scale=scale))) is silent
+        assert rule in ids(beside, Facts(query_scale=scale))
+
+
+def test_facts_in_words() -> None:
+    assert Facts().sentence() == "nothing is known"
+    assert Facts(27.0, 4440, 1, (0.1, 1.5)).sentence() == (
+        "a usual input of 27 tokens, 4,440 training examples, 1 query head per kv head, "
+        "queries of size 0.10 to 1.50 by layer"
+    )
+
+
 @pytest.mark.parametrize("rule", DEAD)
 def test_what_must_not_be_is_dead(rule: str) -> None:
     """The module a must-rule refuses gets no gradient at all at init; its neighbour does."""

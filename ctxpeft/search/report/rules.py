@@ -50,7 +50,9 @@ class Evidence:
 
 def facts_of(about: dict[str, Any]) -> Facts:
     """What the study knew of model and data; a study of an earlier version knew less."""
-    return Facts(about.get("input_tokens"), about.get("train_examples"), about.get("gqa"))
+    scale = about.get("query_scale")
+    low_high = None if scale is None else (float(scale[0]), float(scale[1]))
+    return Facts(about.get("input_tokens"), about.get("train_examples"), about.get("gqa"), low_high)
 
 
 def rules_of(rows: Sequence[Row], about: dict[str, Any]) -> list[Evidence]:

@@ -12,11 +12,14 @@ from ctxpeft.search.outcome import Row, rows_of
 from ctxpeft.search.samplers.evolution import Evolution
 from ctxpeft.search.samplers.process import Process
 from ctxpeft.search.spacefile import Search, Space
+from ctxpeft.spec.guide import Facts
 
 STALE = 3
 
 
-def sampler(study: optuna.Study, space: Space, search: Search, worker: int, solve: bool) -> BaseSampler:
+def sampler(
+    study: optuna.Study, space: Space, search: Search, worker: int, solve: bool, guide: Facts | None = None
+) -> BaseSampler:
     """The sampler of the next trial; a random draw after some repetitions in a row.
 
     It is made anew for every trial, with a seed that depends on how far the study is, so that a search that was
@@ -28,6 +31,7 @@ def sampler(study: optuna.Study, space: Space, search: Search, worker: int, solv
         search: which sampler, and when it stops drawing at random.
         worker: of several processes, so that they do not draw the same.
         solve: whether sizes are solved for a budget, and so are no dimensions.
+        guide: what the construction guide is told; None without it.
     """
     rows = rows_of(study.get_trials(deepcopy=False))
     lived = sum(1 for row in rows if row.outcome not in ("running", "interrupted"))
@@ -37,7 +41,7 @@ def sampler(study: optuna.Study, space: Space, search: Search, worker: int, solv
     if search.sampler == "nsga2":
         return Evolution(max(2, search.startup), seed)
     if search.sampler == "gp":
-        return Process(space.positions, solve, search.guide, search.startup, seed)
+        return Process(space.positions, solve, guide, search.startup, seed)
     return TPESampler(multivariate=True, group=True, n_startup_trials=search.startup, seed=seed)
 
 

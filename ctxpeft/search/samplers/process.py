@@ -21,6 +21,7 @@ from ctxpeft.search.pareto import ranks
 from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.nodes import Label, Position, Range
 from ctxpeft.search.space.walk import InfeasibleError, walk
+from ctxpeft.spec.guide import Facts
 
 CANDIDATES = 256
 Array = NDArray[np.float64]
@@ -37,13 +38,13 @@ class Process(BaseSampler):  # type: ignore[misc]
     Args:
         positions: the space.
         solve: whether the finest sizes are solved for a budget.
-        guide: whether designs stay within the construction guide.
+        guide: what the construction guide is told, within which designs stay; None without it.
         startup: designs drawn at random before the model is asked.
         seed: of the candidates.
     """
 
     def __init__(
-        self, positions: tuple[Position, ...], solve: bool, guide: bool, startup: int, seed: int
+        self, positions: tuple[Position, ...], solve: bool, guide: Facts | None, startup: int, seed: int
     ) -> None:
         self.positions, self.solve, self.guide = positions, solve, guide
         self.startup, self.seed = startup, seed

@@ -92,11 +92,11 @@ def resolve(module: Partial, parent: Partial, name: str) -> None:
         return
 
 
-def broken_rule(module: Partial) -> Rule | None:
+def broken_rule(module: Partial, facts: Facts) -> Rule | None:
     """The first rule of the guide, `must` or `should`, that the module breaks whatever else is decided."""
     for rule in RULES:
         try:
-            if rule.severity != "consider" and rule.broken(module, Facts()):  # type: ignore[arg-type]
+            if rule.severity != "consider" and rule.broken(module, facts):  # type: ignore[arg-type]
                 return rule
         except UndecidedError:
             continue

@@ -18,6 +18,7 @@ from ctxpeft.search.space.partial import (
     preview,
     resolve,
 )
+from ctxpeft.spec.guide import Facts
 
 FINEST = ("count", "rank", "width")
 
@@ -73,10 +74,11 @@ class Draft:
     templates: list[str] = field(default_factory=list)
 
 
-def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: bool = False) -> Draft:
+def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: Facts | None = None) -> Draft:
     """One design. With `solve`, the finest size of each module is left free; every other size is a question.
 
-    With `guide`, alternatives that break a rule of the construction guide are not asked about while others remain.
+    With `guide`, what is known of model and data, alternatives that break a rule of the construction guide there are
+    not asked about while others remain.
 
     Raises InfeasibleError, with the legality table's reason, where every remaining alternative is illegal.
     """
@@ -99,7 +101,7 @@ def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: 
 class _Module:
     """The walk through one module; `root` is what the legality table sees so far."""
 
-    def __init__(self, chooser: Chooser, solve: bool, guide: bool) -> None:
+    def __init__(self, chooser: Chooser, solve: bool, guide: Facts | None) -> None:
         self.chooser = chooser
         self.solve = solve
         self.guide = guide
@@ -193,7 +195,7 @@ class _Module:
             reason = reason or row
             if row is None:
                 legal.append((label, branch))
-                if self.guide and broken_rule(self.root) is None:
+                if self.guide is not None and broken_rule(self.root, self.guide) is None:
                     wise.append((label, branch))
         parent.undecide(name)
         if not legal:
