@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctxpeft.search.anchors import Anchor, load_anchor
@@ -27,7 +27,8 @@ PROBES = 100
 @dataclass(frozen=True)
 class Preview:
     """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. over: one
-    of those that cannot meet the budget. expected: how long a search takes, where the data are known.
+    of those that cannot meet the budget. expected: how long a search takes, where the data are known; facts: what the
+    construction guide is told then.
     """
 
     tree: list[str]
@@ -39,6 +40,7 @@ class Preview:
     probes: int
     over: str = ""
     expected: Expected | None = None
+    facts: Facts | None = None
 
     def plain(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -54,6 +56,7 @@ class Preview:
             "refused": dict(self.refused),
             "probes": self.probes,
             "expected": self.expected.plain() if self.expected else None,
+            "facts": asdict(self.facts) if self.facts else None,
         }
 
 
@@ -84,7 +87,8 @@ def preview(
         probes += 1
     tree = list(lines(space.positions))
     structures = size(space.positions)
-    return Preview(tree, structures, target, anchors, found[:designs], refused.most_common(), probes, over)
+    why = refused.most_common()
+    return Preview(tree, structures, target, anchors, found[:designs], why, probes, over, facts=facts)
 
 
 def lines_of(preview: Preview) -> Iterator[str]:
@@ -110,6 +114,8 @@ def lines_of(preview: Preview) -> Iterator[str]:
     if preview.over:
         yield f"    the budget, for example: {preview.over}"
     yield ""
+    if preview.facts is not None:
+        yield f"known of model and data: {preview.facts.sentence()}"
     if preview.expected is None:
         yield "expected time: give --task T or --data FILE, and a few steps are timed on the model"
     else:

@@ -248,6 +248,8 @@ def test_a_dry_run_with_data_times_a_few_steps(
     done = run(capsys, "search", space, *where, "--dry-run", "--out", tmp_path / "study")
     assert done.code == 0, done.err
     assert "expected time, from 8 steps of prefix-tuning-plus timed on this machine" in done.out
+    assert "known of model and data: a usual input of " in done.out
     assert not (tmp_path / "study").exists()
     without = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
     assert "expected time: give --task T or --data FILE" in without.out
+    assert "known of model and data" not in without.out

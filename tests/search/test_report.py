@@ -12,6 +12,7 @@ import yaml
 
 from ctxpeft.analysis.statistics import Interval
 from ctxpeft.search.finals import Versus
+from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import RateResult, Row
 from ctxpeft.search.report.choices import choices_of
 from ctxpeft.search.report.page import SECTIONS, render
@@ -140,6 +141,17 @@ def test_the_answer_is_the_finals(found: Found) -> None:
         told = f"{i.mean:+.4f} [{i.low:+.4f}, {i.high:+.4f}]"
         assert cells[0] == versus.anchor
         assert cells[3:] == [f"{versus.other:.4f}", told, versus.verdict]
+
+
+def test_what_the_guide_was_told_stands_in_it(found: Found, tiny_job: Job) -> None:
+    laboratory = tiny_job.open()
+    assert laboratory.guide == laboratory.facts
+    told = f"Known of model and data: {escape(laboratory.facts.sentence())}."
+    assert told in render(found.rows, found.finals, found.about)
+    older = {k: v for k, v in found.about.items() if k not in ("input_tokens", "gqa", "query_scale")}
+    assert "Known of model and data: 81 training examples." in render(found.rows, found.finals, older)
+    free = with_settings(tiny_job.space, {"search": {"guide": False}})
+    assert replace(tiny_job, space=free).open().guide is None
 
 
 def test_an_anchor_stands_with_both_its_sizes(found: Found) -> None:

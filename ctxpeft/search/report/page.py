@@ -16,7 +16,7 @@ from ctxpeft.search.report.choices import choices_of
 from ctxpeft.search.report.front import planes_of
 from ctxpeft.search.report.importance import importance_of
 from ctxpeft.search.report.maths import written
-from ctxpeft.search.report.rules import rules_of
+from ctxpeft.search.report.rules import facts_of, rules_of
 from ctxpeft.search.report.scale import Scale, objectives_of, rung_scale_of, scale_of
 from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.load import load_variant
@@ -134,6 +134,7 @@ def _rules(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
     found = rules_of(rows, about)
     return {
         "guide_note": words.guide_in_words(found, about.get("guide")),
+        "facts": facts_of(about).sentence(),
         "tested": [t for t in found if t.kept and t.broken],
         "untested": [t for t in found if bool(t.kept) != bool(t.broken)],
     }
