@@ -15,6 +15,7 @@ from ctxpeft.adapters.tensors import TensorFile, open_tensors
 from ctxpeft.errors import AdapterError, SpecError, did_you_mean
 from ctxpeft.hosts.attach import place
 from ctxpeft.hosts.handle import BaseHandle
+from ctxpeft.online import hub_settings, without_network
 from ctxpeft.spec.load import variant_from_file
 from ctxpeft.spec.variant import Variant
 
@@ -101,10 +102,13 @@ def _folder(what: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    settings = hub_settings(what)
     try:
-        return Path(snapshot_download(what, allow_patterns=[VARIANT, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS]))
+        files = [VARIANT, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS]
+        return Path(snapshot_download(what, allow_patterns=files, **settings))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = without_network(error, settings) or reason
         raise AdapterError(
             f"{what}: neither a local folder nor a repository the Hub would give ({reason})"
         ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ctxpeft.errors import HostError
+from ctxpeft.online import hub_settings, without_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,13 +22,15 @@ def empty_model(name: str) -> nn.Module:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    place = _place(name)
+    settings = hub_settings(place)
     try:
-        config = AutoConfig.from_pretrained(_place(name))
+        config = AutoConfig.from_pretrained(place, **settings)
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers raises many types here, each of them "this cannot be loaded"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
+        reason = without_network(error, settings) or (lines[0].rstrip(".") if lines else type(error).__name__)
         raise HostError(f"model '{name}' cannot be loaded as a causal language model: {reason}") from None
     return model
 
