@@ -105,7 +105,7 @@ def _folder(what: str) -> Path:
     settings = hub_settings(what)
     try:
         files = [VARIANT, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS]
-        return Path(snapshot_download(what, allow_patterns=files, **settings))
+        return Path(snapshot_download(what, allow_patterns=files, local_files_only=bool(settings)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = without_network(error, settings) or reason
