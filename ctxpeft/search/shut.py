@@ -1,8 +1,8 @@
-"""Choices that the budget shut out: every trial that had one was infeasible."""
+"""Choices that were shut out, mostly by the budget: every trial that had one was infeasible."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ctxpeft.search.outcome import Row
@@ -13,7 +13,7 @@ FEWEST = 2  # trials: one may have failed by what stood beside the choice
 
 @dataclass(frozen=True)
 class ShutOut:
-    """An answer to a question of the space, in how many trials it stood, and why the first of them could not be."""
+    """An answer to a question of the space, in how many trials it stood, and why one of them could not be."""
 
     question: str
     answer: str
@@ -22,7 +22,7 @@ class ShutOut:
 
 
 def shut_out(rows: Sequence[Row]) -> list[ShutOut]:
-    """The answers that the budget left no trial of, while another answer to the same question was feasible.
+    """The answers of which no trial was feasible, while another answer to the same question was.
 
     What was only asked below such an answer, or stood beside it by chance in all its trials, is not told again.
     """
@@ -36,9 +36,7 @@ def shut_out(rows: Sequence[Row]) -> list[ShutOut]:
     never = {
         key: {row.number: row for row in found}
         for key, found in asked.items()
-        if len(found) >= FEWEST
-        and key[0] in feasible
-        and all(row.outcome == "infeasible" and row.rule == "budget" for row in found)
+        if len(found) >= FEWEST and key[0] in feasible and all(row.outcome == "infeasible" for row in found)
     }
     told: list[ShutOut] = []
     covered: list[set[int]] = []
@@ -46,15 +44,21 @@ def shut_out(rows: Sequence[Row]) -> list[ShutOut]:
         numbers = set(found)
         if not any(numbers <= other for other in covered):
             covered.append(numbers)
-            told.append(ShutOut(question, answer, len(numbers), found[min(numbers)].reason))
+            told.append(ShutOut(question, answer, len(numbers), _reason(found)))
     return told
+
+
+def _reason(rows: Mapping[int, Row]) -> str:
+    """That of the first row, one that the budget shut out where there is any."""
+    first = min(rows, key=lambda number: (rows[number].rule != "budget", number))
+    return rows[first].reason
 
 
 def in_words(found: Sequence[ShutOut]) -> list[str]:
     """One sentence an answer, the most frequent first."""
     sentences = [
-        f"No design with {one.question} = {one.answer} met the budget ({one.trials} trials; for example {one.reason}): "
-        "it was not tried."
+        f"No design with {one.question} = {one.answer} was feasible, so none was tried ({one.trials} trials; for example: "
+        f"{one.reason})."
         for one in found[:MOST]
     ]
     if len(found) > MOST:

@@ -1,4 +1,4 @@
-"""At the end of a search: which choices the budget left no trial of."""
+"""At the end of a search: of which choices no trial was feasible."""
 
 from __future__ import annotations
 
@@ -25,24 +25,31 @@ ROWS = [
 ]
 
 
-def test_a_choice_that_never_met_the_budget_is_named_once() -> None:
+def test_a_choice_that_was_never_feasible_is_named_once() -> None:
     """Not its children, not its sizes, and not what stood beside it by chance: the gate `token`."""
     (found,) = shut_out(ROWS)
     assert (found.question, found.answer, found.trials) == ("map", "projection", 2)
     (sentence,) = in_words([found])
     assert sentence == (
-        "No design with map = projection met the budget (2 trials; for example 2,000 parameters): it was not tried."
+        "No design with map = projection was feasible, so none was tried (2 trials; for example: 2,000 parameters)."
     )
     assert sentence in answer(ROWS, None, {"objective": "loss"})
 
 
-def test_one_trial_that_met_it_is_enough() -> None:
+def test_one_feasible_trial_is_enough() -> None:
     assert (
         shut_out([*ROWS, row(6, True, map="projection", activation="relu"), row(7, True, activation="gelu")])
         == []
     )
 
 
-def test_what_is_illegal_and_what_has_no_other_answer_is_not_the_budget() -> None:
-    assert shut_out([row(1, True, map="elu"), row(2, False, rule="legality", map="exp")]) == []
+def test_the_budget_is_the_reason_that_is_told_first() -> None:
+    """As a form that has no size of its own: refused by the spec in one trial, by the budget in the next."""
+    rows = [row(1, True, map="elu"), row(2, False, rule="spec", map="exp"), row(3, False, map="exp")]
+    (found,) = shut_out(rows)
+    assert (found.answer, found.trials, found.reason) == ("exp", 2, "3,000 parameters")
+
+
+def test_one_trial_is_too_few_and_a_question_without_another_answer_is_none() -> None:
+    assert shut_out([row(1, True, map="elu"), row(2, False, map="exp")]) == []
     assert shut_out([row(1, False, map="elu"), row(2, False, map="elu")]) == []
