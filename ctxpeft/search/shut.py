@@ -57,8 +57,8 @@ def _reason(rows: Mapping[int, Row]) -> str:
 def in_words(found: Sequence[ShutOut]) -> list[str]:
     """One sentence an answer, the most frequent first."""
     sentences = [
-        f"No design with {one.question} = {one.answer} was feasible, so none was tried ({one.trials} trials; for example: "
-        f"{one.reason})."
+        f"No design with {one.question} = {one.answer} was feasible, so none was tried ({one.trials} trials; "
+        f"for example: {one.reason})."
         for one in found[:MOST]
     ]
     if len(found) > MOST:
