@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.adapters.layout import FORMAT, NEXT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
+from ctxpeft.adapters.layout import CHECKPOINT, FORMAT, NEXT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
 from ctxpeft.adapters.peft_folder import read_peft_folder
 from ctxpeft.adapters.peft_import import from_peft
 from ctxpeft.adapters.tensors import TensorFile, open_tensors
@@ -70,6 +70,12 @@ def read_adapter(folder: Path) -> tuple[Variant, TensorFile]:
     path = folder / WEIGHTS
     specs = [folder / name for name in (VARIANT, NEXT) if (folder / name).is_file()]
     for name, there in ((VARIANT, bool(specs)), (WEIGHTS, path.is_file())):
+        if not there and (folder / CHECKPOINT).is_file():
+            raise AdapterError(
+                f"{folder}: is a checkpoint of the Trainer, which holds an adapter's weights without its spec: attach "
+                "the same variant, then model.load_state_dict(load_file('.../model.safetensors'), strict=False), or go "
+                "on from it with resume_from_checkpoint"
+            )
         if not there:
             raise AdapterError(f"{folder}: holds no {name}; expected a folder written by handle.save()")
     variants = [_spec(spec) for spec in specs]
