@@ -19,6 +19,7 @@ import yaml
 from ctxpeft import __version__
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.files import write_text
+from ctxpeft.folders import RUN, only_for
 from ctxpeft.training._result import RESULT, RunResult
 
 RESOLVED = "resolved.yaml"
@@ -60,11 +61,12 @@ class RunFolder:
         return result if result.config_hash == self.hash else None
 
     def check(self) -> None:
-        """Refuse a folder that holds another configuration.
+        """Refuse a folder that holds another configuration, or the results of another command.
 
         Raises:
             CtxpeftError: the difference that tells most is named, a hash only where nothing else differs.
         """
+        only_for(RUN, self.path)
         written = self.path / RESOLVED
         if not written.is_file():
             return
