@@ -7,6 +7,7 @@ NEXT = ".variant.yaml.next"  # the spec of a save under way, in force as soon as
 WEIGHTS = "adapter.safetensors"
 CARD = "README.md"
 FORMAT = "ctxpeft-adapter-1"
+CHECKPOINT = "trainer_state.json"  # in every checkpoint of transformers' Trainer
 PEFT_CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"
 PEFT_PICKLE = "adapter_model.bin"

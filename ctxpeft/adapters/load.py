@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.adapters.layout import FORMAT, NEXT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
+from ctxpeft.adapters.layout import CHECKPOINT, FORMAT, NEXT, PEFT_CONFIG, PEFT_WEIGHTS, VARIANT, WEIGHTS
 from ctxpeft.adapters.peft_folder import read_peft_folder
 from ctxpeft.adapters.peft_import import from_peft
 from ctxpeft.adapters.tensors import TensorFile, open_tensors
 from ctxpeft.errors import AdapterError, SpecError, did_you_mean
 from ctxpeft.hosts.attach import place
 from ctxpeft.hosts.handle import BaseHandle
+from ctxpeft.online import hub_settings, without_network
 from ctxpeft.spec.load import variant_from_file
 from ctxpeft.spec.variant import Variant
 
@@ -69,6 +70,12 @@ def read_adapter(folder: Path) -> tuple[Variant, TensorFile]:
     path = folder / WEIGHTS
     specs = [folder / name for name in (VARIANT, NEXT) if (folder / name).is_file()]
     for name, there in ((VARIANT, bool(specs)), (WEIGHTS, path.is_file())):
+        if not there and (folder / CHECKPOINT).is_file():
+            raise AdapterError(
+                f"{folder}: is a checkpoint of the Trainer, which holds an adapter's weights without its spec: attach "
+                "the same variant, then model.load_state_dict(load_file('.../model.safetensors'), strict=False), or go "
+                "on from it with resume_from_checkpoint"
+            )
         if not there:
             raise AdapterError(f"{folder}: holds no {name}; expected a folder written by handle.save()")
     variants = [_spec(spec) for spec in specs]
@@ -101,10 +108,13 @@ def _folder(what: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    settings = hub_settings(what)
     try:
-        return Path(snapshot_download(what, allow_patterns=[VARIANT, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS]))
+        files = [VARIANT, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS]
+        return Path(snapshot_download(what, allow_patterns=files, local_files_only=bool(settings)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = without_network(error, settings) or reason
         raise AdapterError(
             f"{what}: neither a local folder nor a repository the Hub would give ({reason})"
         ) from None

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from ctxpeft.adapters.layout import CARD, FORMAT, NEXT, VARIANT, WEIGHTS
 from ctxpeft.adapters.tensors import DIGEST, digest_of, open_tensors
+from ctxpeft.data import mini_model_path
 from ctxpeft.errors import AdapterError, DiskError, SpecError
 from ctxpeft.files import replacing, write_text
 from ctxpeft.hosts.handle import BaseHandle
@@ -108,6 +109,9 @@ def _card(handle: BaseHandle, address: str) -> str:
     variant = handle.variant
     base = base_name(handle)
     source = f" ({variant.source})" if variant.source else ""
+    place, more = f'"{base}"', ""
+    if base == mini_model_path().name:  # ships with ctxpeft, and the hub does not know it
+        place, more = "mini_model_path()", "\nfrom ctxpeft.data import mini_model_path"
     return f"""---
 library_name: ctxpeft
 base_model: {base}
@@ -123,9 +127,9 @@ A context-based adapter made with ctxpeft: {variant.name}{source}.
 
 ```python
 import ctxpeft
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM{more}
 
-model = AutoModelForCausalLM.from_pretrained("{base}")
+model = AutoModelForCausalLM.from_pretrained({place})
 handle = ctxpeft.load(model, "{address}")
 ```
 

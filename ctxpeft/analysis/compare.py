@@ -23,6 +23,7 @@ from ctxpeft.analysis.statistics import (
 from ctxpeft.errors import DataError, SpecError
 from ctxpeft.extras import require
 from ctxpeft.files import write_json, write_text
+from ctxpeft.folders import COMPARISON, only_for
 from ctxpeft.tasks import Evaluation
 from ctxpeft.training import (
     DEFAULT_LEARNING_RATE,
@@ -77,7 +78,7 @@ def compare(
         DataError: the task has no test data, or no validation data to tune on.
         HostError: a variant does not fit the model; nothing has run then.
         SpecError: fewer than two variants, or two that are the same method.
-        CtxpeftError: `out` holds runs of another configuration, or the extra `plots` is not installed.
+        CtxpeftError: `out` holds runs of another configuration or other results, or the extra `plots` is not installed.
     """
     require("matplotlib", "plots", "the picture of a comparison")
     reporter = reporter or Silent()
@@ -85,6 +86,7 @@ def compare(
     methods = [load_method(v) for v in variants]
     chosen_seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     check_comparison(bench, methods, chosen_seeds, lr_sweep)
+    only_for(COMPARISON, out)
     if fresh:
         shutil.rmtree(out / "runs", ignore_errors=True)
     study = _Study(bench, out, config, reporter)

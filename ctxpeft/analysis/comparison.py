@@ -45,7 +45,7 @@ class Entry:
         """Whether the difference to the reference holds after correction, at the level of its interval."""
         if self.difference is None or self.adjusted is None:
             return False
-        return self.adjusted < 1 - self.difference.level
+        return self.adjusted < round(1 - self.difference.level, 9)  # 1 - 0.95 is a little more than 0.05
 
     @property
     def verdict(self) -> str:

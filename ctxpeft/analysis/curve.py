@@ -14,6 +14,7 @@ from ctxpeft.analysis.statistics import holm
 from ctxpeft.analysis.table import counted, p_value
 from ctxpeft.errors import DataError, SpecError
 from ctxpeft.files import replacing, write_json, write_text
+from ctxpeft.folders import COMPARISON, only_for
 from ctxpeft.training import Bench, Method, VariantLike
 
 
@@ -198,6 +199,7 @@ def data_curve(
         raise DataError(
             f"{task.spec.name} is a subsample already: leave out per_class and limit, or set draw=seed"
         )
+    only_for(COMPARISON, out)
     comparisons = {}
     for size in sizes:
         spec = task.spec.model_copy(update={"per_class": size, "limit": None, "draw": "seed"})

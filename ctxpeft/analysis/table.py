@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ctxpeft.analysis.comparison import Comparison, Entry
 
+LEVEL = 0.05  # of the verdicts
 HEADER = (
     "variant",
     "trainable",
@@ -113,7 +114,10 @@ def counted(things: Sequence[object], name: str) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Three digits; what lies below them as `<0.001`."""
+    """Three digits; below them `<0.001`, and `<0.05` where they would round up to the level of the verdicts."""
     if p is None:
         return ""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "<0.001"
+    told = f"{p:.3f}"
+    return f"<{LEVEL}" if p < LEVEL <= float(told) else told

@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("ctxpeft.cli.show", "Show one variant: its equation, blocks, shapes and parameter count."),
     "validate": (
         "ctxpeft.cli.validate",
-        "Check variant, space or task files: one sentence for each mistake.",
+        "Check variant, space or task files: one sentence on what is wrong.",
     ),
     "cp": ("ctxpeft.cli.cp", "Copy a shipped variant or space into a file of your own."),
     "schema": ("ctxpeft.cli.schema", "Print the JSON schema of a variant or a search space."),
@@ -179,9 +179,20 @@ def _told(error: Any, command: Any) -> str:
     option = getattr(error, "option_name", None)
     if type(error).__name__ == "NoSuchOption" and option:
         known = [o for p in command.params if p.param_type_name == "option" for o in p.opts]
+        if any(p.name == "overrides" for p in command.params) and (setting := _setting(option)):
+            return f"no option {option}; it is a setting, without dashes: {setting}=VALUE"
         return f"no option {option}{did_you_mean(option, [o for o in known if o.startswith('--')])}"
     message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
     return message[:1].lower() + message[1:]
+
+
+def _setting(option: str) -> str:
+    """The setting of training or task that an option is mistaken for, or nothing."""
+    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.training import TrainingConfig
+
+    name = option.lstrip("-").partition("=")[0].replace("-", "_")
+    return name if name in TrainingConfig.model_fields or name in TaskSpec.model_fields else ""
 
 
 def _interrupted() -> int:

@@ -35,6 +35,8 @@ def print_found(found: Found) -> None:
         [_cells(row, objective) for row in shown],
         title,
     )
+    if any(row.rate_at_edge for row in shown):
+        print("* the smallest or largest rate that was tried: a wider grid (rates:) may do better")
     if len(found.about.get("objectives", ())) > 1:
         _print_front(found)
     told = ", ".join(f"{n} {what}" for what, n in sorted(counts(found.rows).items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,11 +19,29 @@ from ctxpeft.cli._arguments import (
     TaskOption,
 )
 from ctxpeft.cli._complete import splits
-from ctxpeft.errors import AdapterError, DataError, did_you_mean
+from ctxpeft.errors import AdapterError, CtxpeftError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from ctxpeft.training import Base
 
 SPLITS = ("train", "validation", "test", "ood")
 
 OURS, HEAD = "adapter.safetensors", "head.safetensors"
+
+
+def _another_base(adapter: Path, base: Base) -> str | None:
+    """What a run says it trained the adapter on, where that is not this model in the same type of numbers."""
+    from ctxpeft.spec.yaml_lines import read_yaml
+    from ctxpeft.training._folder import RESOLVED
+
+    written = adapter.parent / RESOLVED
+    try:
+        run = read_yaml(written).data if adapter.name == "adapter" and written.is_file() else {}
+        trained, name = run["model"], str(run["about"]["model"])
+    except (CtxpeftError, KeyError, TypeError):
+        return None
+    same_type = trained.get("dtype") == base.dtype
+    return name if same_type and trained.get("digest") != base.digest() else None
 
 
 def command(
@@ -77,7 +95,12 @@ def command(
         raise DataError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
     base = open_base(model, settings, found)
     if adapter is not None and (not load_head(base.model, adapter) or (adapter / OURS).is_file()):
+        other = _another_base(adapter, base)  # before there is an adapter among the parameters
         ctxpeft.load(base.model, adapter)
+        if other is not None:
+            _output.note(
+                f"the adapter was trained on another model ({other}): its shapes fit, its numbers need not"
+            )
     encoder = encoder_for(base, found)
     results: dict[str, Any] = {}
     wanted = [name for name in names if name == names[0] or found.split(name)]

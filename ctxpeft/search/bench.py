@@ -148,11 +148,11 @@ class Laboratory:
         labels: bool = True,
     ) -> list[RunResult]:
         """A run at every rate, on validation data: in one pass where that can be, else one by one as `train` does."""
-        from ctxpeft.training import run_beside, why_apart
+        from ctxpeft.training import run_beside
 
         bench = self.benches[task or self.tasks[0]]
         configs = [self._config(rate, steps, seed) for rate in rates]
-        if not self.job.search.together or len(configs) < 2 or why_apart(bench, variant, configs):
+        if self.apart(variant, rates, steps, seed, task):
             return [
                 self.train(variant, rate, steps, seed, reporter=reporter, task=task, labels=labels)
                 for rate in rates
@@ -161,6 +161,16 @@ class Laboratory:
             self.folder(variant, rate, steps, seed, task=task, labels=labels, beside=True) for rate in rates
         ]
         return run_beside(bench, variant, configs, out=out, labels=labels, reporter=reporter)
+
+    def apart(
+        self, variant: Variant, rates: Sequence[float], steps: int, seed: int, task: str | None = None
+    ) -> bool:
+        """Whether the rates of a variant are trained one by one."""
+        from ctxpeft.training import why_apart
+
+        bench = self.benches[task or self.tasks[0]]
+        configs = [self._config(rate, steps, seed) for rate in rates]
+        return not self.job.search.together or len(configs) < 2 or bool(why_apart(bench, variant, configs))
 
     def folder(
         self,

@@ -58,7 +58,7 @@ class Learning:
     def _rung(self, task: str, rates: list[float]) -> list[float | None]:
         """What every rate reaches at the first rung; None for one that diverged."""
         laboratory, search = self.laboratory, self.laboratory.job.search
-        if not search.together:
+        if laboratory.apart(self.variant, rates, laboratory.rung_steps(task), search.seed, task):
             return [self._value(task, rate, 0)[0] for rate in rates]
         told = ", ".join(f"{rate:g}" for rate in rates)
         self.watch.activity = f"{self.title}{self._on(task)} at rates {told}, rung"

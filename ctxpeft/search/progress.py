@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
 from ctxpeft.search.outcome import TRAINED, Row, ranking, tried
 from ctxpeft.search.panel import panel, running, tally
 from ctxpeft.search.score import shown
+
+PRIOR = 2  # designs that the expected time of a design weighs
 
 
 class Watch:
@@ -42,7 +45,8 @@ class Progress:
     """Shows the best so far, a bar with the time left, and what became of the trials.
 
     total: designs to train, anchors included. objective: `loss` or `metric`. workers: processes that share them.
-    finals: full trainings of a method that follow, each on all tasks. rungs: as parts of a full run.
+    finals: full trainings of a method that follow, each on all tasks. rungs: as parts of a full run. keep: the share of
+    the designs that is expected to pass a rung. anchors: how many of `total` are anchors, which pass every rung.
     """
 
     interval_s = 30.0
@@ -55,6 +59,8 @@ class Progress:
         workers: int = 1,
         finals: int = 0,
         rungs: Sequence[float] = (0.0,),
+        keep: float = 1.0,
+        anchors: int = 0,
     ) -> None:
         from rich.console import Console
 
@@ -63,8 +69,9 @@ class Progress:
             self.console.soft_wrap = True
         self.total, self.objective, self.watch = total, objective, watch
         self.workers, self.finals, self.rungs = workers, finals, rungs
+        self.keep, self.anchors = keep, anchors
         self.rows: Sequence[Row] = []
-        self.began = time.monotonic()
+        self._done_at = time.monotonic()  # when the last design was done
         self.told: set[int] = set()
         self.at_start = 0
         self.finals_began: float | None = None
@@ -103,7 +110,9 @@ class Progress:
 
     def show(self, rows: Sequence[Row]) -> None:
         """Tell what is new in the study."""
-        self.rows = rows
+        before, self.rows = self._trained(), rows
+        if self._trained() > before:
+            self._done_at = time.monotonic()
         best = ranking(rows)
         for row in rows:
             if row.number in self.told or row.outcome == "running":
@@ -142,29 +151,46 @@ class Progress:
             left = max(0.0, after - (time.monotonic() - self.finals_began))
             return f"{designs}, fresh seeds: about {clock(left)} left" if after else f"{designs}, fresh seeds"
         then = ", then fresh seeds" if self.finals else ""
-        each = self._design_s()
-        if each is None:
+        before_finals = self._designs_s()
+        if before_finals is None:
             return f"{designs}{then}"
         then += f" for about {clock(after)}" if then and after else ""
-        return f"{designs}, about {clock(each * max(0, self.total - done))} left{then}"
+        return f"{designs}, about {clock(before_finals)} left{then}"
 
-    def _design_s(self) -> float | None:
-        """Seconds until one more design is done: as this process sees it, or as former ones noted it."""
-        fresh = self._trained() - self.at_start
-        if fresh:
-            return (time.monotonic() - self.began) / fresh
-        noted = [row.seconds for row in self.rows if row.outcome in TRAINED and row.seconds]
-        return sum(noted) / len(noted) / self.workers if noted else None
+    def _designs_s(self) -> float | None:
+        """Seconds until the designs are done; None before one was trained to the end.
 
-    def _finals_s(self) -> float:
-        """Seconds that the finals take, from the completed trials: all rates at the first rung, then the best alone."""
+        An anchor takes every rate to the first rung and a full run. Of the other designs a share stops at each rung:
+        what is expected of them counts like PRIOR designs beside those that were seen.
+        """
+        full = self._full_s()
+        if full is None:
+            return None
+        seen = tried(self.rows)
+        rates = fmean(len(row.rates) for row in self.rows if row.outcome == "completed")
+        first, later = self.rungs[0] * rates, self.rungs[1:]
+        anchor = full * (1 + first + sum(later))
+        passed = sum(rung * self.keep**level for level, rung in enumerate(later, 1))
+        expected = full * (first + passed + self.keep ** len(self.rungs))
+        design = (PRIOR * expected + sum(row.seconds for row in seen)) / (PRIOR + len(seen))
+        anchors = max(0, self.anchors - (self._trained() - len(seen)))
+        designs = max(0, self.total - self._trained() - anchors)
+        spent = min(time.monotonic() - self._done_at, anchor if anchors else design if designs else 0.0)
+        return max(0.0, (anchors * anchor + designs * design) / self.workers - spent)
+
+    def _full_s(self) -> float | None:
+        """Seconds of a full run, from the completed trials: all rates at the first rung, then the best alone."""
         first, rest = self.rungs[0], sum(self.rungs[1:])
         full = [
             row.seconds / (1 + rest + first * len(row.rates))
             for row in self.rows
             if row.outcome == "completed" and row.seconds
         ]
-        return self.finals * sum(full) / len(full) / self.workers if full else 0.0
+        return fmean(full) if full else None
+
+    def _finals_s(self) -> float:
+        """Seconds that the finals take."""
+        return self.finals * (self._full_s() or 0.0) / self.workers
 
     def _activity(self) -> str:
         w = self.watch

@@ -104,10 +104,11 @@ def search(
         )  # what optuna-dashboard writes
         recover(study, owner)
         watch = Watch()
-        total = job.search.trials + len(job.space.file.anchors)
-        methods = job.search.finalists + len(job.space.file.anchors) if job.search.finalists else 0
+        total = job.search.trials + len(anchors)
+        methods = job.search.finalists + len(anchors) if job.search.finalists else 0
         first, finals_each = job.search.objectives[0], methods * job.search.seeds
-        with Progress(total, first, watch, workers, finals_each, job.search.rungs) as progress:
+        shape = finals_each, job.search.rungs, job.search.keep, len(anchors)
+        with Progress(total, first, watch, workers, *shape) as progress:
             progress.resumed(rows_of(study.get_trials(deepcopy=False)))
             if workers > 1:
                 designs_in_processes(job, study, owner, workers, progress.show)

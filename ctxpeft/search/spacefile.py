@@ -151,6 +151,17 @@ class PositionSpec(Spec):
     templates: Annotated[dict[str, Any], Field(min_length=1)]
     optional: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bare_module(cls, data: Any) -> Any:
+        """A module as a variant writes it, with questions in it but under no name."""
+        if isinstance(data, dict) and "placement" in data and "templates" not in data:
+            raise ValueError(
+                "a module of a space stands under a name of yours, one of those the search chooses among: "
+                "templates: {NAME: {placement: ...}}"
+            )
+        return data
+
     @field_validator("templates")
     @classmethod
     def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
 from ctxpeft.extras import require
 from ctxpeft.files import write_text
+from ctxpeft.folders import SEARCH, only_for
 from ctxpeft.search.archive import Archive, put_back
 from ctxpeft.search.patience import PatientStorage
 from ctxpeft.search.steady import SteadyStorage
@@ -194,9 +195,13 @@ def recover(study: optuna.Study, owner: str) -> int:
 
 @contextlib.contextmanager
 def owned(out: Path) -> Iterator[str]:
-    """The folder, kept for this process; gives the folder's own id. Raises CtxpeftError if another process has it."""
-    out.mkdir(parents=True, exist_ok=True)
+    """The folder, kept for this process; gives the folder's own id.
+
+    Raises CtxpeftError if another process has it, or if it holds a run or a comparison.
+    """
     marker = out / "search.json"
+    only_for(SEARCH, out)
+    out.mkdir(parents=True, exist_ok=True)
     with (out / ".search.lock").open("w") as stream:
         try:
             import fcntl

@@ -60,7 +60,8 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     if file.is_dir():
         raise DataError(f"{file} is a folder: expected a file ({', '.join(SUFFIXES)})")
     if not file.is_file():
-        siblings = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        beside = file.parent.iterdir() if file.parent.is_dir() else ()
+        siblings = [p.name for p in beside if p.suffix.lower() in SUFFIXES and p.is_file()]
         hint = did_you_mean(file.name, siblings) if len(siblings) < 50 else ""
         raise DataError(f"{file} does not exist{hint}")
     if suffix not in SUFFIXES:

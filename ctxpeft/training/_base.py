@@ -14,6 +14,7 @@ from torch import nn
 
 from ctxpeft.errors import HostError, did_you_mean
 from ctxpeft.hosts.kept import Kept
+from ctxpeft.online import hub_settings, without_network
 from ctxpeft.tasks import pad_id
 
 MINI = "ctxpeft-mini"
@@ -109,13 +110,14 @@ def load_base(
         raise HostError(f"unknown dtype '{dtype}'{did_you_mean(str(dtype), get_args(DType))}")
     torch_dtype, target = getattr(torch, dtype), _device(device)
     logging.disable_progress_bar()
+    settings = hub_settings(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **settings)
         loaded: Any
-        loaded, head = _loaded(source, torch_dtype, classes, pooling)
+        loaded, head = _loaded(source, torch_dtype, classes, pooling, settings)
     except Exception as error:  # transformers raises many types here, each of them "this cannot be loaded"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
+        reason = without_network(error, settings) or (lines[0].rstrip(".") if lines else type(error).__name__)
         kind = "a classifier" if classes else "a causal language model"
         raise HostError(f"model '{name}' cannot be loaded as {kind}: {reason}") from None
     if not classes and reads_both_ways(loaded):
@@ -142,14 +144,14 @@ def _device(name: str | None) -> torch.device:
 
 
 def _loaded(
-    source: str, dtype: torch.dtype, classes: int | None, pooling: Pooling
+    source: str, dtype: torch.dtype, classes: int | None, pooling: Pooling, settings: dict[str, bool]
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The model, and the names of its head's parameters."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     if not classes:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **settings)
         return model, ()
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # that a head is new is no news
@@ -157,9 +159,12 @@ def _loaded(
         if pooling == "mean":
             from ctxpeft.training._pooled import MeanPooledClassifier
 
-            return MeanPooledClassifier.load(source, classes, dtype), ("classifier.weight", "classifier.bias")
+            return MeanPooledClassifier.load(source, classes, dtype, **settings), (
+                "classifier.weight",
+                "classifier.bias",
+            )
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=dtype, num_labels=classes, output_loading_info=True
+            source, dtype=dtype, num_labels=classes, output_loading_info=True, **settings
         )
         return model, _head(model, found["missing_keys"])
     finally:

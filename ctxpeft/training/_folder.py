@@ -19,11 +19,17 @@ import yaml
 from ctxpeft import __version__
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.files import write_text
+from ctxpeft.folders import RUN, only_for
 from ctxpeft.training._result import RESULT, RunResult
 
 RESOLVED = "resolved.yaml"
 COMPLETE = "complete"  # marks a checkpoint the Trainer finished writing
 _OURS = ("metrics.jsonl", "environment.json", RESOLVED, RESULT)
+_HASHES = {  # a hash of `resolved.yaml`: what of `about` it stands for, and what it says alone
+    "variant.fingerprint": ("variant", "the spec of the variant changed"),
+    "model.digest": ("model", "the weights of the model changed"),
+    "task.digest": ("task", "the rows of the data or the prompt changed"),
+}
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "tokenizers")
 
 
@@ -55,11 +61,12 @@ class RunFolder:
         return result if result.config_hash == self.hash else None
 
     def check(self) -> None:
-        """Refuse a folder that holds another configuration.
+        """Refuse a folder that holds another configuration, or the results of another command.
 
         Raises:
-            CtxpeftError: the first difference is named.
+            CtxpeftError: the difference that tells most is named, a hash only where nothing else differs.
         """
+        only_for(RUN, self.path)
         written = self.path / RESOLVED
         if not written.is_file():
             return
@@ -147,13 +154,47 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _difference(old: Any, new: Any, path: str = "") -> str:
-    """The first key whose values differ, as `training.seed: 0 there, 1 here`."""
+def _difference(old: Any, new: dict[str, Any]) -> str:
+    """The difference that tells a reader most, as `training.seed: 0 there, 1 here`.
+
+    Hashes decide and say nothing: what `about` tells of the variant, the model and the task stands in for them, and
+    where it tells no difference either, the hash comes last, in words.
+    """
+    if not isinstance(old, dict):
+        return f"{RESOLVED} is not that of a run"
+    told: list[tuple[str, Any, Any]] = []
+    hashes: list[str] = []
+    for path, there, here in _leaves(old, new):
+        if path not in _HASHES:
+            told.append((path, there, here))
+            continue
+        section, words = _HASHES[path]
+        known = list(_leaves(_about(old, section), _about(new, section), section))
+        told = [*told, *known] if section == "task" else [*known, *told]
+        hashes.append(words)
+    if told:
+        path, there, here = told[0]
+        return f"{path}: {_short(there)} there, {_short(here)} here"
+    return hashes[0] if hashes else f"{RESOLVED} was changed"
+
+
+def _about(resolved: dict[str, Any], section: str) -> Any:
+    """What describes a section: the task's files and prompt, the model's name, the variant by its name or its spec."""
+    about = resolved.get("about")
+    return about.get(section) if isinstance(about, dict) else None
+
+
+def _leaves(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every value that differs, `about` left out: its path, what is there and what is here."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *old]:
-            if key != "about" and (key not in old or key not in new or old[key] != new[key]):
-                return _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    return f"{path or RESOLVED}: {_short(old)} there, {_short(new)} here"
+        for key in dict.fromkeys([*new, *old]):
+            if path or key != "about":
+                yield from _leaves(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (there, here) in enumerate(zip(old, new, strict=True)):
+            yield from _leaves(there, here, f"{path}.{index}")
+    elif old != new:
+        yield path, old, new
 
 
 def _short(value: Any) -> str:

@@ -23,9 +23,9 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
         self.classifier = nn.Linear(encoder.config.hidden_size, classes, dtype=encoder.dtype)
 
     @classmethod
-    def load(cls, source: str, classes: int, dtype: torch.dtype) -> MeanPooledClassifier:
+    def load(cls, source: str, classes: int, dtype: torch.dtype, **settings: Any) -> MeanPooledClassifier:
         """The encoder of a checkpoint under a new head."""
-        return cls(AutoModel.from_pretrained(source, dtype=dtype), classes)
+        return cls(AutoModel.from_pretrained(source, dtype=dtype, **settings), classes)
 
     def get_input_embeddings(self) -> nn.Module:
         """Those of the encoder."""

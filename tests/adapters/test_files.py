@@ -7,8 +7,10 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import ctxpeft
+from ctxpeft.data import mini_model_path
 from ctxpeft.errors import AdapterError
 from ctxpeft.testing.tiny import perturb, tiny_model
 from tests.hosts.cases import MIXED
@@ -51,6 +53,25 @@ def test_the_folder_holds_three_files(folder):
     card = (folder / "README.md").read_text()
     assert "library_name: ctxpeft" in card
     assert "2506.13674" in card
+
+
+def test_the_card_of_the_model_that_ships_loads_it(tmp_path, monkeypatch):
+    """The hub does not know `ctxpeft-mini`, so the card must not ask it."""
+    model = AutoModelForCausalLM.from_pretrained(mini_model_path())
+    ctxpeft.attach(model, "prefix-tuning-plus", seed=0).save(tmp_path / "path" / "to" / "this" / "folder")
+    card = (tmp_path / "path" / "to" / "this" / "folder" / "README.md").read_text()
+    assert "base_model: ctxpeft-mini" in card
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    assert names["handle"].num_parameters() == 36_864
+
+
+def test_a_checkpoint_of_the_trainer_is_told_how_to_be_used(folder):
+    for name in ("variant.yaml", "adapter.safetensors"):
+        (folder / name).unlink()
+    (folder / "trainer_state.json").write_text("{}")
+    refused(folder, "is a checkpoint of the Trainer, .*attach the same variant, then model.load_state_dict")
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 100, -1])

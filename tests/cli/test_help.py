@@ -166,6 +166,11 @@ def test_what_runs_has_a_dry_run(name: str) -> None:
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["train", "--varaint", "ia3"], "no option --varaint; did you mean '--variant'?"),
         (["search", "quickstart", "--trails=3"], "no option --trails; did you mean '--trials'?"),
+        (
+            ["train", "-v", "ia3", "--steps", "3"],
+            "no option --steps; it is a setting, without dashes: steps=VALUE",
+        ),
+        (["eval", "--max-length=9"], "it is a setting, without dashes: max_length=VALUE"),
         (["check", "prefix-tuning", "--law", "host.disabled-is-base"], "did you mean"),
         (["train", "-v", "ia3", "--task", "docstring-aera", "--dry-run"], "did you mean 'docstring-area'?"),
         (["train", "-v", "ia3", "--task", "docstring-area", "--dry-run", "lerning_rate=1"], "did you mean"),

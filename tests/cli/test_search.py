@@ -125,6 +125,10 @@ MISTAKES = [
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.rung=2"], "search.rung"),
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
     (["search"], "missing argument 'SPACE'"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--task", "docstring-area", "--out", "FOLDER/run"],
+        "run holds a run of ctxpeft train: take another --out for a search",
+    ),
     (["report"], "expected the folder of a search, or --storage URL"),
     (["report", "nowhere"], "no folder nowhere: expected the folder of a search"),
     (["report", "FOLDER"], "holds no study.db: expected the folder of a search"),
@@ -150,8 +154,9 @@ MISTAKES = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Folders that are no search's, each in its own way."""
-    for name in ("elsewhere", "garbage", "other", "two"):
+    for name in ("elsewhere", "garbage", "other", "two", "run"):
         (tmp_path / name).mkdir()
+    (tmp_path / "run" / "resolved.yaml").write_text("{}")
     (tmp_path / "elsewhere" / "search.json").write_text("{}")
     (tmp_path / "garbage" / "study.db").write_text("no database " * 100)
     with contextlib.closing(sqlite3.connect(tmp_path / "other" / "study.db")) as connection:

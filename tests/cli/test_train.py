@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import run
-from tests.tasks.tiny import tiny_model, tiny_task
+from tests.tasks.tiny import make_model, tiny_model, tiny_task
 
 __all__ = ["tiny_model", "tiny_task"]
 
@@ -99,7 +100,7 @@ def test_train_then_eval(
     assert bare.result["evaluations"]["test"]["metrics"]["loss"] != test["metrics"]["loss"]
     again = run(capsys, "train", "--variant", "prefix-tuning", *flags)
     assert again.code == 2
-    assert "another configuration (variant.fingerprint" in again.err
+    assert "another configuration (variant.modules.0.memory.count: 3 there, 32 here)" in again.err
     plain = run(capsys, "train", "--variant", "prefix-tuning", *flags, "--fresh")
     assert plain.code == 0
     told = re.search(
@@ -108,6 +109,23 @@ def test_train_then_eval(
     evaluated = run(capsys, "eval", *on, "generate_limit=2").out
     assert told
     assert evaluated.splitlines()[0].endswith("(of 2)")
+
+
+def test_eval_says_that_an_adapter_was_trained_on_another_model(
+    tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the same shapes, so that it loads; a copy of the model elsewhere is the same model."""
+    out, other, copy = tmp_path / "run", tmp_path / "other", tmp_path / "copy"
+    flags = ("--model", tiny_model, "--data", tiny_task["train"], "--out", out, *QUICK)
+    assert run(capsys, "train", "--variant", "prefix-tuning", *flags).code == 0
+    make_model(other, seed=1)
+    shutil.copytree(tiny_model, copy)
+    told = "note: the adapter was trained on another model"
+    for model, is_told in ((other, True), (copy, False), (tiny_model, False)):
+        on = ("--model", model, "--adapter", out, "--data", tiny_task["test"], "generate_limit=2")
+        done = run(capsys, "eval", *on)
+        assert done.code == 0, done.err
+        assert (told in done.err) == is_told
 
 
 def test_eval_takes_a_subset_of_the_labels(

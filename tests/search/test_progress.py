@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from ctxpeft.search.learning import Learning
 from ctxpeft.search.outcome import RateResult, Row
 from ctxpeft.search.panel import panel, running, tally
 from ctxpeft.search.progress import Progress, Watch
+from ctxpeft.spec.load import load_variant
 
 
 def row(number: int, value: float, seconds: float = 20.0) -> Row:
@@ -134,6 +138,31 @@ def test_piped_it_is_plain_lines_with_the_time_left(clock: Clock, capsys: pytest
     )
 
 
+def test_after_the_first_anchor_the_time_left_is_not_that_of_anchors(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the designs stop at a rung of a fifth, where two rates are tried: 4 s of an anchor's 14 s."""
+    anchor = replace(row(0, 1.5, seconds=14.0), anchor="lora-qv")
+    stopped = replace(row(1, 9.0, seconds=2.0), outcome="pruned", value=None)
+    with Progress(11, "loss", Watch(), rungs=(0.2,), keep=0.5, anchors=2) as progress:
+        progress.resumed([])
+        clock.now += 14
+        progress.show([anchor])  # one anchor of 14 s is left, and nine designs of 0.4 x 10 + 0.5 x 10 s
+        clock.now += 31
+        progress.refresh()  # the next anchor takes long: no more than its own time is counted as spent
+        progress.show([anchor, replace(anchor, number=2, anchor="ia3")])
+        clock.now += 31
+        progress.show(
+            [anchor, replace(anchor, number=2, anchor="ia3"), stopped]
+        )  # (2 x 9 + 2) / 3 s a design
+    left = [part for part in capsys.readouterr().err.splitlines() if " left" in part]
+    assert [line.split(" left")[0] for line in left] == [
+        "1/11 designs, about 1:35",
+        "1/11 designs, about 1:21",
+        "3/11 designs, about 0:53",
+    ]
+
+
 def test_a_resumed_search_knows_the_time_at_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(12, "loss", Watch(), workers=2) as progress:
         progress.resumed([row(n, 2.0, seconds=30.0) for n in range(4)])
@@ -141,3 +170,38 @@ def test_a_resumed_search_knows_the_time_at_once(clock: Clock, capsys: pytest.Ca
     err = capsys.readouterr().err
     assert "resuming: 4 of 12 designs are done" in err
     assert "4/12 designs, about 2:00 left" in err
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_rates_that_are_trained_one_by_one_are_named_one_by_one(apart: bool) -> None:
+    """Else the same line comes once a rate, and its steps begin anew."""
+    told: list[str] = []
+    watch = Watch()
+
+    class Stub:
+        """A laboratory that only says what is shown."""
+
+        job = SimpleNamespace(search=SimpleNamespace(together=True, seed=0, quality="loss", wanted=[]))
+        tasks = ("t",)
+
+        def apart(self, *_: object) -> bool:
+            return apart
+
+        def rung_steps(self, *_: object) -> int:
+            return 3
+
+        def train(self, *_: object, **__: object) -> Any:
+            told.append(watch.activity)
+            return SimpleNamespace(evaluations={})
+
+        def train_rates(self, *_: object, **__: object) -> Any:
+            told.append(watch.activity)
+            return []
+
+        def score(self, _: object) -> float:
+            return 1.0
+
+    learning = Learning(Stub(), watch, load_variant("lora-qv"), "trial 0")  # type: ignore[arg-type]
+    learning._rung("t", [0.001, 0.003])
+    one_by_one = ["trial 0 at rate 0.001, rung", "trial 0 at rate 0.003, rung"]
+    assert told == (one_by_one if apart else ["trial 0 at rates 0.001, 0.003, rung"])

@@ -180,6 +180,10 @@ ERRORS = [
     ),
     (MODULE.format("gat: none"), "unknown key 'gat'; did you mean 'gate'?"),
     (
+        "modules: [{placement: outside, memory: matrix, feature_map: [elu, gelu]}]",
+        "modules[0]: a module of a space stands under a name of yours",
+    ),
+    (
         MODULE.format("site: [head, fnn]"),
         "modules[0].templates.a.site[1]: 'fnn' is not valid here; did you mean 'ffn'?",
     ),

@@ -97,6 +97,10 @@ def test_bad_file(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 FLAGS: dict[str, tuple[list[str], str]] = {
     "no data": ([], "no data: give --task"),
+    "missing file among others": (
+        ["--data", "zz.csv"],
+        "zz.csv does not exist; valid names: other.csv, train.csv",
+    ),
     "missing file": (["--data", "trian.csv"], "trian.csv does not exist; did you mean 'train.csv'"),
     "a folder": (["--data", "folder"], "is a folder"),
     "unknown label column": (

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -51,7 +52,7 @@ def test_a_finished_run_is_read_not_run(
     [
         ("ia3", {"seed": 1}, ("test",), "training.seed: 0 there, 1 here"),
         ("ia3", {"steps": 5}, ("test",), "training.steps: 4 there, 5 here"),
-        ("lora-qv", {}, ("test",), "variant.fingerprint"),
+        ("lora-qv", {}, ("test",), 'variant.name: "ia3" there, "lora-qv" here'),
         ("ia3", {}, ("ood",), "evaluate.splits"),
     ],
 )
@@ -68,6 +69,37 @@ def test_another_configuration_is_refused(
     (tmp_path / "run" / "mine.txt").write_text("kept")
     assert run(bench, variant, config, out=tmp_path / "run", splits=splits, fresh=True).method == variant
     assert (tmp_path / "run" / "mine.txt").read_text() == "kept"
+
+
+def _resolved(**changes: object) -> dict[str, Any]:
+    """A configuration with `task=`, `model=` or `seed=` changed; each hash follows what it stands for."""
+    model, task = changes.get("model", "m"), changes.get("task", {"name": "t", "train": ["a.csv"]})
+    return {
+        "model": {"digest": f"hash of {model}{changes.get('weights', '')}"},
+        "task": {"digest": f"hash of {task}{changes.get('rows', '')}"},
+        "training": {"seed": changes.get("seed", 0)},
+        "about": {"model": model, "task": task, "notes": [f"of {changes}"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rows": 1, "seed": 1}, "training.seed: 0 there, 1 here"),
+        ({"model": "n", "rows": 1, "seed": 1}, 'model: "m" there, "n" here'),
+        ({"task": {"name": "t", "train": ["b.csv"]}}, 'task.train.0: "a.csv" there, "b.csv" here'),
+        ({"rows": 1}, "the rows of the data or the prompt changed"),
+        ({"weights": 1}, "the weights of the model changed"),
+    ],
+)
+def test_what_a_reader_understands_is_named_before_a_hash(
+    tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    RunFolder(tmp_path, _resolved()).open()
+    with pytest.raises(CtxpeftError) as refused:
+        RunFolder(tmp_path, _resolved(**changes)).check()
+    assert f"({told})" in str(refused.value)
+    RunFolder(tmp_path, _resolved()).check()
 
 
 def test_a_file_is_no_folder(bench: Bench, tmp_path: Path) -> None:

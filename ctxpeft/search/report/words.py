@@ -12,6 +12,8 @@ from ctxpeft.search.outcome import Row, ranking
 from ctxpeft.search.report.importance import FEWEST, Importance
 from ctxpeft.search.report.rules import Evidence
 from ctxpeft.search.score import natural, shown
+from ctxpeft.search.shut import in_words as shut_in_words
+from ctxpeft.search.shut import shut_out
 
 
 def answer(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
@@ -48,7 +50,12 @@ def tally(finals: Finals) -> str:
 
 
 def remarks(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
-    """What the reader must know beside the answer."""
+    """What the reader must know beside the answer, choices that the budget shut out last."""
+    return [*_beside(rows, finals, about), *shut_in_words(shut_out(rows))]
+
+
+def _beside(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
+    """How far the answer holds."""
     objective = str(about["objective"])
     designs = ranking(rows, anchors=False)
     if not designs:
