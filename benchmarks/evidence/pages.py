@@ -134,7 +134,8 @@ def _first(found: list[Part]) -> str:
     return (
         f"The paper's comparisons on small models ({models}), each table one command. The learning rate of every "
         "method is tuned for every table on validation data: three rates around the method's hint, a factor of three "
-        "apart, and up to two more where the best lies at the edge. Test data are read at the chosen rate only."
+        "apart, and up to two more where the best lies at the edge. Test data are read at the chosen rate only. "
+        "Seconds are the mean of a run, on a machine that other work may have shared."
     )
 
 
