@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -40,6 +41,8 @@ LATER = (
 )  # settings that came after the first studies
 
 
+POLL_S = 0.2
+Trained = TypeVar("Trained")
 NOT_DECISIVE = {"trials", "finalists", "seeds", "metrics", "forgetting", "cache"}
 
 
@@ -133,8 +136,10 @@ class Laboratory:
         bench = self.benches[task or self.tasks[0]]
         config = self._config(rate, steps, seed)
         out = self.folder(variant, rate, steps, seed, splits, task, labels)
-        return run(
-            bench, variant, config, out=out, splits=splits, generate=0, labels=labels, reporter=reporter
+        return in_turn(
+            lambda: run(
+                bench, variant, config, out=out, splits=splits, generate=0, labels=labels, reporter=reporter
+            )
         )
 
     def train_rates(
@@ -160,7 +165,7 @@ class Laboratory:
         out = [
             self.folder(variant, rate, steps, seed, task=task, labels=labels, beside=True) for rate in rates
         ]
-        return run_beside(bench, variant, configs, out=out, labels=labels, reporter=reporter)
+        return in_turn(lambda: run_beside(bench, variant, configs, out=out, labels=labels, reporter=reporter))
 
     def apart(
         self, variant: Variant, rates: Sequence[float], steps: int, seed: int, task: str | None = None
@@ -286,6 +291,20 @@ class Laboratory:
             "task": digests if len(digests) > 1 else digests[self.tasks[0]],
             **({"forgetting": self.other_text.digest} if "forgetting" in file.search.wanted else {}),
         }
+
+
+def in_turn(train: Callable[[], Trained]) -> Trained:
+    """What a run returns, after another worker that drew the same design at the same moment is done with its folder.
+
+    That one's result is then read; one that was killed holds no lock.
+    """
+    from ctxpeft.training import InUseError
+
+    while True:
+        try:
+            return train()
+        except InUseError:
+            time.sleep(POLL_S)
 
 
 def _decisive(search: Search) -> dict[str, Any]:

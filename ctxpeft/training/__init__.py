@@ -9,7 +9,7 @@ from ctxpeft.training._base import MINI, Base, gqa_of, load_base, source_of
 from ctxpeft.training._bench import Bench, Elsewhere, encoder_for, prepare
 from ctxpeft.training._beside import run_beside, why_apart
 from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
-from ctxpeft.training._folder import RunFolder, config_hash, environment
+from ctxpeft.training._folder import InUseError, RunFolder, config_hash, environment
 from ctxpeft.training._head import load_head
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
 from ctxpeft.training._order import OrderedExamples
@@ -29,6 +29,7 @@ __all__ = [
     "ConsoleReporter",
     "Elsewhere",
     "HeldOut",
+    "InUseError",
     "Member",
     "Method",
     "OrderedExamples",

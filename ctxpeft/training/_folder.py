@@ -39,6 +39,10 @@ def config_hash(resolved: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
+class InUseError(CtxpeftError):
+    """Another process is in the folder of a run."""
+
+
 class RunFolder:
     """A folder that holds one run.
 
@@ -116,7 +120,8 @@ class RunFolder:
         """Keep other processes out of the folder.
 
         Raises:
-            CtxpeftError: another process is in it, or it is a file.
+            InUseError: another process is in it.
+            CtxpeftError: it is a file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise CtxpeftError(f"{self.path} is a file: expected a folder for the run")
@@ -131,7 +136,7 @@ class RunFolder:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise CtxpeftError(f"{self.path} is in use by another process") from None
+                raise InUseError(f"{self.path} is in use by another process") from None
             yield
             lock.unlink(missing_ok=True)
 

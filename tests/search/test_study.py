@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from ctxpeft.search.run import Found, search
 from ctxpeft.search.spacefile import SpaceFile
 from ctxpeft.search.storage import difference, load_study, owned
 from ctxpeft.spec.load import load_variant
+from ctxpeft.training import RunFolder
 
 
 def copied(job: Job, out: Path, **settings: dict[str, Any]) -> Job:
@@ -214,6 +218,35 @@ def test_workers_share_a_study(tiny_job: Job, tmp_path: Path) -> None:
     assert {row.anchor for row in result.rows} >= {"prefix-tuning-plus", "prefix-tuning"}
     completed = [row for row in result.rows if not row.anchor and row.outcome == "completed"]
     assert (result.finals is not None) == bool(completed)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_run_that_another_worker_is_at_is_waited_for(beside: bool, tiny_job: Job, tmp_path: Path) -> None:
+    """Two workers may draw one design at one moment: the second takes the first one's result, and fails nothing."""
+    laboratory = replace(tiny_job, out=tmp_path / "study").open()
+    variant, rates = load_variant("prefix-tuning-plus"), (0.003, 0.01)
+    others = [
+        RunFolder(laboratory.folder(variant, rate, 2, 0, beside=beside), {}) for rate in rates[: 1 + beside]
+    ]
+    released = threading.Event()
+
+    def work() -> None:
+        with contextlib.ExitStack() as stack:
+            for other in others:
+                stack.enter_context(other.locked())
+            ready.set()
+            time.sleep(0.5)
+            released.set()
+
+    ready = threading.Event()
+    worker = threading.Thread(target=work)
+    worker.start()
+    ready.wait()
+    some = rates[: 1 + beside]
+    results = laboratory.train_rates(variant, some, 2, 0)
+    assert released.is_set()
+    worker.join()
+    assert [result.learning_rate for result in results] == list(some)
 
 
 def test_exports_read_back(found: Found, tiny_job: Job) -> None:
