@@ -102,7 +102,7 @@ def search(
         study.set_metric_names(
             [TITLE[name] for name in job.search.objectives]
         )  # what optuna-dashboard writes
-        recover(study, owner)
+        recover(study, owner, alone=job.storage is None)
         watch = Watch()
         total = job.search.trials + len(anchors)
         methods = job.search.finalists + len(anchors) if job.search.finalists else 0

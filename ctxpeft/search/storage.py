@@ -172,13 +172,20 @@ def difference(old: Any, new: Any, path: str = "") -> str:
     return f"{path} = {_short(old)}, and is now asked for {_short(new)}"
 
 
-def recover(study: optuna.Study, owner: str) -> int:
+def recover(study: optuna.Study, owner: str, alone: bool = False) -> int:
     """Queue again what this folder's former process left unfinished; returns how many.
 
     Safe because the caller holds the folder's lock: nobody else runs trials of this owner.
+
+    Args:
+        study: the study.
+        owner: the folder's own id.
+        alone: whether the storage is the folder's own, so that a trial that was cut off before it had an owner (a full
+            disk) is this folder's too.
     """
+    mine = (owner, None) if alone else (owner,)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if trial.user_attrs.get("owner") == owner:
+        if trial.user_attrs.get("owner") in mine:
             study.tell(trial.number, state=TrialState.FAIL)
     trials = study.get_trials(deepcopy=False)
     again = {t.user_attrs.get("retry_of") for t in trials}

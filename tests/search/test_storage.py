@@ -43,3 +43,13 @@ def test_what_the_heartbeat_queued_again_is_not_queued_twice(tmp_path: Path) -> 
     trial = study.ask()
     trial.set_user_attr("owner", "me")
     assert recover(study, "me") == 1
+
+
+def test_a_trial_cut_off_before_it_had_an_owner_is_the_folders_where_it_is_alone(tmp_path: Path) -> None:
+    """A full disk may cut a trial off right there; left running, it would count as a design for ever."""
+    study = open_study(f"sqlite:///{(tmp_path / 'study.db').as_posix()}", "s", {}, [])
+    study.ask()
+    assert recover(study, "me") == 0
+    assert [t.state for t in study.trials] == [TrialState.RUNNING]
+    assert recover(study, "me", alone=True) == 1
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
