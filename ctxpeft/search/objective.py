@@ -65,15 +65,16 @@ class Objective:
 
     def _run(self, trial: optuna.Trial) -> float | list[float]:
         variant = self._design(trial)
-        rows = rows_of(t for t in trial.study.get_trials(deepcopy=False) if t.number != trial.number)
-        twin = next(
-            (r for r in rows if r.fingerprint == variant.fingerprint() and _settles(r, trial.number)), None
-        )
+        rows, twin = self._others(trial, variant)
         if twin is not None:
             return self._repeat(trial, twin)
         known = self._known(trial, variant)
         learning = Learning(self.laboratory, self.watch, variant, f"trial {trial.number}")
-        scores = self._climb(trial, learning, rows, known)
+        scores = [learning.tune(task) for task in self.laboratory.tasks]
+        _, twin = self._others(trial, variant)  # one that another worker drew at the same moment
+        if twin is not None:
+            return self._repeat(trial, twin)
+        scores = self._climb(trial, learning, scores, rows, known)
         finished = [learning.climb(score, None) for score in scores]
         scores = [score for score, _ in finished]
         quality = self.laboratory.joint([value for _, value in finished])
@@ -91,12 +92,23 @@ class Objective:
         )
         return costs if self.search.pareto else costs[0]
 
+    def _others(self, trial: optuna.Trial, variant: Variant) -> tuple[list[Row], Row | None]:
+        """The other trials, and the one of the same design that makes this one a repetition."""
+        rows = rows_of(t for t in trial.study.get_trials(deepcopy=False) if t.number != trial.number)
+        fingerprint = variant.fingerprint()
+        same = (row for row in rows if row.fingerprint == fingerprint and _settles(row, trial.number))
+        return rows, next(same, None)
+
     def _climb(
-        self, trial: optuna.Trial, learning: Learning, rows: Sequence[Row], known: dict[str, float]
+        self,
+        trial: optuna.Trial,
+        learning: Learning,
+        scores: list[TaskScore],
+        rows: Sequence[Row],
+        known: dict[str, float],
     ) -> list[TaskScore]:
         """Past every rung; raises TrialPruned where the design stops."""
         laboratory, search = self.laboratory, self.search
-        scores = [learning.tune(task) for task in laboratory.tasks]
         levels: list[float] = []
         for level in range(len(search.rungs)):
             if level:
