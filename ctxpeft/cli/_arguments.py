@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,17 +60,12 @@ def numbers(text: str, option: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A hub id, a local directory, or 'ctxpeft-mini'.",
-        metavar="M",
-        rich_help_panel=WHAT,
-        autocompletion=models,
-    ),
-]
+def model_option(help: str) -> Any:
+    """`--model M`, with a help of the command's own."""
+    return typer.Option("--model", "-m", help=help, metavar="M", rich_help_panel=WHAT, autocompletion=models)
+
+
+ModelOption = Annotated[str, model_option("A hub id, a local directory, or 'ctxpeft-mini'.")]
 VariantOption = Annotated[
     str,
     typer.Option(

@@ -7,11 +7,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
-import typer
-
 from ctxpeft import __version__
-from ctxpeft.cli._arguments import WHAT, JsonOption
-from ctxpeft.cli._complete import models
+from ctxpeft.cli._arguments import JsonOption, model_option
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import aligned
 from ctxpeft.errors import CtxpeftError
@@ -33,17 +30,7 @@ EXTRAS = {
 
 
 def command(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Also ask whether this model can host variants.",
-            metavar="M",
-            rich_help_panel=WHAT,
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("Also ask whether this model can host variants.")] = None,
     json: JsonOption = False,
 ) -> int:
     """Say what is installed, what the machine has, whether every block loads and whether a model is supported.

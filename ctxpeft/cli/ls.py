@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxpeft.cli._arguments import WHAT, JsonOption
-from ctxpeft.cli._complete import lists, models
+from ctxpeft.cli._arguments import JsonOption, model_option
+from ctxpeft.cli._complete import lists
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import print_table
 from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
@@ -25,14 +25,7 @@ def command(
     ] = "variants",
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Count the trainable parameters of each variant on this hub id or directory.",
-            metavar="M",
-            rich_help_panel=WHAT,
-            autocompletion=models,
-        ),
+        model_option("Count the trainable parameters of each variant on this hub id or directory."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

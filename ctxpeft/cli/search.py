@@ -12,7 +12,6 @@ import typer
 from ctxpeft.cli._arguments import (
     OUTPUT,
     RUN,
-    WHAT,
     DataOption,
     DryRunOption,
     FreshOption,
@@ -20,8 +19,9 @@ from ctxpeft.cli._arguments import (
     OverridesArgument,
     TasksOption,
     TestOption,
+    model_option,
 )
-from ctxpeft.cli._complete import models, spaces
+from ctxpeft.cli._complete import spaces
 from ctxpeft.cli._output import emit
 from ctxpeft.extras import require
 
@@ -37,15 +37,7 @@ def command(
     ],
     overrides: OverridesArgument = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A hub id or a local directory; the space's own if it names one.",
-            metavar="M",
-            rich_help_panel=WHAT,
-            autocompletion=models,
-        ),
+        str | None, model_option("A hub id or a local directory; the space's own if it names one.")
     ] = None,
     task: TasksOption = None,
     data: DataOption = None,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxpeft.cli._arguments import WHAT, JsonOption
-from ctxpeft.cli._complete import models, variants
+from ctxpeft.cli._arguments import JsonOption, model_option
+from ctxpeft.cli._complete import variants
 from ctxpeft.cli._output import emit
 from ctxpeft.cli._tables import aligned
 from ctxpeft.errors import one_line
@@ -21,17 +21,7 @@ def command(
         str,
         typer.Argument(help="A shipped variant or a YAML file.", metavar="NAME", autocompletion=variants),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Count its cost on this hub id or directory.",
-            metavar="M",
-            rich_help_panel=WHAT,
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("Count its cost on this hub id or directory.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Show a variant: its equation, what it is for, what it costs on a model, and its YAML.

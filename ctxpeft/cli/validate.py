@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxpeft.cli._arguments import WHAT, DataOption, JsonOption, TaskOption, is_setting
-from ctxpeft.cli._complete import models
+from ctxpeft.cli._arguments import DataOption, JsonOption, TaskOption, is_setting, model_option
 from ctxpeft.cli._output import emit, print_error, stdout
 from ctxpeft.errors import CtxpeftError, SpecError
 
@@ -26,15 +25,7 @@ def command(
         ),
     ],
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A hub id, a local directory, or 'ctxpeft-mini', to be advised for.",
-            metavar="M",
-            rich_help_panel=WHAT,
-            autocompletion=models,
-        ),
+        str | None, model_option("A hub id, a local directory, or 'ctxpeft-mini', to be advised for.")
     ] = None,
     task: TaskOption = None,
     data: DataOption = None,

@@ -18,6 +18,7 @@ import pytest
 from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.job import Job, with_settings
+from ctxpeft.search.learning import Learning, TaskScore
 from ctxpeft.search.outcome import TRAINED, Row, rows_of, tried
 from ctxpeft.search.run import Found, search
 from ctxpeft.search.spacefile import SpaceFile
@@ -247,6 +248,33 @@ def test_a_run_that_another_worker_is_at_is_waited_for(beside: bool, tiny_job: J
     assert released.is_set()
     worker.join()
     assert [result.learning_rate for result in results] == list(some)
+
+
+def test_a_design_that_another_worker_finished_meanwhile_is_counted_once(
+    tiny_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers drew it at one moment; neither saw the other when it began."""
+    job = copied(tiny_job, tmp_path / "study", search={"trials": 2, "finalists": 0})
+    tune, rivals = Learning.tune, []
+
+    def tuned(self: Learning, task: str) -> TaskScore:
+        score = tune(self, task)
+        if self.variant.name.startswith("design-") and not rivals:
+            study = load_study(job.url, job.study)
+            anchor = study.trials[0]
+            attributes = {k: v for k, v in anchor.user_attrs.items() if k != "anchor"}
+            attributes |= {"fingerprint": self.variant.fingerprint(), "variant": self.variant.to_dict()}
+            study.add_trial(optuna.create_trial(value=anchor.value, user_attrs=attributes))
+            rivals.append(self.variant.fingerprint())
+        return score
+
+    monkeypatch.setattr(Learning, "tune", tuned)
+    rows = search(job).rows
+    same = [row for row in rows if row.fingerprint == rivals[0]]
+    (counted,) = [row for row in same if row.outcome in TRAINED]
+    repeated = [row for row in same if row.outcome == "memoised"]
+    assert repeated[0].number < counted.number
+    assert {row.same_as for row in repeated} == {counted.number}
 
 
 def test_exports_read_back(found: Found, tiny_job: Job) -> None:
