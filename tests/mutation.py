@@ -8,6 +8,7 @@ or a test is broken. For POSIX systems.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -111,8 +112,11 @@ def preload() -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run all mutants, or those whose name contains one of the given words."""
+    """Run all mutants, or those whose name contains one of the given words. Raises SystemExit(2) where none does."""
     chosen = [m for m in MUTANTS if not words or any(word in m.name for word in words)]
+    if not chosen:
+        print(f"no mutant's name contains {' or '.join(map(repr, words))}", file=sys.stderr)
+        raise SystemExit(2)
     check_edits(chosen)
     preload()
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,4 +137,10 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="only mutants whose name contains one of these"
+    )
+    raise SystemExit(main(parser.parse_args().words))

@@ -19,12 +19,16 @@ from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.learning import Learning, TaskScore
+from ctxpeft.search.objective import Objective
 from ctxpeft.search.outcome import TRAINED, Row, rows_of, tried
+from ctxpeft.search.progress import Watch
 from ctxpeft.search.run import Found, search
 from ctxpeft.search.spacefile import SpaceFile
 from ctxpeft.search.storage import difference, load_study, owned
+from ctxpeft.spec.guide import Facts
 from ctxpeft.spec.load import load_variant
 from ctxpeft.training import RunFolder
+from tests.search.conftest import space_of
 
 
 def copied(job: Job, out: Path, **settings: dict[str, Any]) -> Job:
@@ -209,6 +213,32 @@ def test_a_space_that_is_used_up_ends(tiny_job: Job, tmp_path: Path, monkeypatch
     monkeypatch.setattr("ctxpeft.search.loop.PATIENCE", 20)
     job = copied(tiny_job, tmp_path / "study", search={"trials": 500, "finalists": 0})
     assert len(tried(search(job).rows)) <= 3 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("guide", "scale", "norms"),
+    [
+        (True, (0.1, 1.5), {"rms"}),
+        (True, (0.9, 1.5), {"none", "rms"}),
+        (False, (0.1, 1.5), {"none", "rms"}),
+    ],
+)
+def test_designs_stay_within_the_guide_that_knows_the_model(
+    guide: bool, scale: tuple[float, float], norms: set[str], tiny_job: Job, tmp_path: Path
+) -> None:
+    text = """
+title: A quadratic map
+modules:
+  - templates:
+      matrix: {placement: outside, feature_map: squared_relu, query: {norm: [none, rms]}, memory: {kind: matrix}}
+"""
+    job = replace(tiny_job, out=tmp_path, space=with_settings(space_of(text), {"search": {"guide": guide}}))
+    laboratory = Laboratory(job)
+    laboratory.facts = Facts(query_scale=scale)
+    objective = Objective(laboratory, Watch())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [objective._design(study.ask()) for _ in range(8)]
+    assert {module.query.norm for variant in drawn for module in variant.modules} == norms
 
 
 @pytest.mark.usefixtures("found")
