@@ -64,10 +64,18 @@ class Settings:
 def quick(device: torch.device, model: str | None) -> Settings:
     """Minutes on one thread of a CPU that is not shared."""
     large, small = model or "llama-26M", "llama-3M"
-    steps: tuple[Case, ...] = (Case(small, 4, 64), Case(large, 1, 128, only=FEW))
+    half = "bfloat16"
+    steps: tuple[Case, ...] = (
+        Case(small, 4, 64),
+        Case(large, 1, 128, only=FEW),
+        Case(large, 1, 128, half, only=FEW),
+        Case(large, 1, 128, compiled=True, only=COMPILED),
+    )
     decodes: tuple[Case, ...] = (
         Case(small, 1, 64),
         *(Case(large, 1, tokens, only=FEW) for tokens in (64, 512, 2048)),
+        Case(large, 1, 512, half, only=FEW),
+        Case(large, 1, 512, compiled=True, only=COMPILED),
     )
     if model is None:
         steps += (Case("llama-100M", 1, 64, only=FEW),)

@@ -26,6 +26,7 @@ SAMPLE = 16  # examples an evaluation is timed on
 class TaskCost:
     """Seconds on one task: a training step; what a run takes beside its steps; evaluating the validation data by loss
     alone and with every label; evaluating the test data. Steps and training tokens to the first rung and in full.
+    notes: what was guessed or left out as the data were read.
     """
 
     task: str
@@ -38,6 +39,7 @@ class TaskCost:
     steps: int
     rung_tokens: int
     tokens: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Expected:
                 f"  {cost.task}: {cost.step:.3f} s a step; the rung is {cost.rung_steps[0]:,} of {cost.steps:,} steps, "
                 f"{cost.rung_tokens:,} of {cost.tokens:,} training tokens"
             )
+            yield from (f"    note: {note}" for note in cost.notes)
         yield (
             f"  anchors {clock(self.anchors)}, designs {clock(self.designs)}, fresh seeds {clock(self.finals)}; "
             f"{clock(self.total)} in all with {self.workers} worker{'s' if self.workers > 1 else ''}"
@@ -139,6 +142,7 @@ def _cost(laboratory: Laboratory, task: str, variant: Variant, rate: float) -> T
         laboratory.steps(task),
         laboratory.tokens(task, laboratory.rung_steps(task)),
         laboratory.tokens(task, laboratory.steps(task)),
+        bench.notes,
     )
 
 

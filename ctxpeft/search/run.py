@@ -94,6 +94,9 @@ def search(
             discard(job.out, job.url, job.study)
         announce(f"loading {job.model} and the data")
         laboratory = job.open()
+        for task, bench in laboratory.benches.items():
+            for note in bench.notes:
+                announce(f"note: {task}: {note}")
         anchors, count = job.space.file.anchors, len(job.search.objectives)
         study = open_study(job.url, job.study, laboratory.describe(), anchors, begin, count)
         study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))
@@ -165,6 +168,7 @@ def _about_tasks(job: Job, laboratory: Laboratory) -> list[dict[str, Any]]:
                 "rung_steps": laboratory.rung_steps(name),
                 "tokens": laboratory.tokens(name, laboratory.steps(name)),
                 "rung_tokens": laboratory.tokens(name, laboratory.rung_steps(name)),
+                "notes": list(bench.notes),
                 "reference": laboratory.references[name] if laboratory.references else None,
             }
         )

@@ -55,16 +55,32 @@ _NOT_THIS_TYPE = (
     "dict_type",
     "model_type",
 )
+_NOT_A_KIND = ("union_tag_invalid", "union_tag_not_found", "model_attributes_type")
 
 
-def spec_error(error: ValidationError, document: Document, root: type[BaseModel]) -> SpecError:
-    """Turn pydantic's report into a SpecError about its most specific problem."""
+def spec_error(
+    error: ValidationError, document: Document, root: type[BaseModel], several: str = ""
+) -> SpecError:
+    """Turn pydantic's report into a SpecError about its most specific problem.
+
+    several: what to add where a list of several values, or a range of numbers, stands for one value.
+    """
     problems = _most_specific(error.errors(include_url=False), document.data)
     problem = problems[0]
     path = _written_path(problem, document.data)
     if problem["type"] == "illegal_combination":
         path = (*path, *str(problem["ctx"]["key"]).split("."))
-    return SpecError(one_line(f"{document.where(path)}: {_sentence(problems, root)}"))
+    sentence = _sentence(problems, root)
+    if several and problem["type"] in (*_NOT_THIS_TYPE, *_NOT_A_KIND) and _is_choice(problem.get("input")):
+        sentence += f"; {several}"
+    return SpecError(one_line(f"{document.where(path)}: {sentence}"))
+
+
+def _is_choice(given: Any) -> bool:
+    """Whether a value is written as a search space writes a choice: several values, or a range."""
+    if isinstance(given, Mapping):
+        return {"low", "high"} <= given.keys()
+    return isinstance(given, list) and len(given) > 1
 
 
 def _sentence(problems: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
@@ -79,7 +95,7 @@ def _sentence(problems: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
     if kind == "invalid_key":
         return f"a key must be text, found {shown(given)}"
     choice = choice_at(root, location)
-    if choice is not None and kind in ("union_tag_invalid", "union_tag_not_found", "model_attributes_type"):
+    if choice is not None and kind in _NOT_A_KIND:
         return _about_kind(choice, given)
     if kind == "literal_error" and len(problems) == 1:
         return f"{shown(given)} is not valid here{did_you_mean(str(given), _literals(context))}"

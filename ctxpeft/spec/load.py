@@ -16,6 +16,8 @@ from ctxpeft.spec.explain import shown, spec_error
 from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import read_yaml
 
+_SEVERAL = "a choice is for a search space, where a module stands as templates: {NAME: {placement: ...}}"
+
 
 def load_variant(what: str | os.PathLike[str] | Mapping[str, Any] | Variant) -> Variant:
     """A shipped name (`"prefix-tuning-plus"`), a path to a YAML file, a dict or a Variant.
@@ -59,4 +61,4 @@ def variant_from_data(document: Document) -> Variant:
     try:
         return Variant.model_validate(document.data)
     except ValidationError as error:
-        raise spec_error(error, document, Variant) from None
+        raise spec_error(error, document, Variant, several=_SEVERAL) from None

@@ -90,7 +90,10 @@ def prepare(base: Base, task: TaskData, elsewhere: Mapping[str, TaskData] | None
     notes = list(task.notes)
     encoder = encoder_for(base, task)
     if not encoder.eos and task.kind != "language_modelling" and not base.head:
-        notes.append("answers have no end-of-text token: the model cannot tell it from unused tokens")
+        notes.append(
+            "answers end without an end-of-text token, which this model's output layer cannot tell from tokens it "
+            "never saw"
+        )
     train = encoder.on_demand(task.train)
     held_out = tuple(encoder.encode(task.validation))
     if encoder.skipped:

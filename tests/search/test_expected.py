@@ -59,3 +59,9 @@ def test_is_measured_on_the_model_and_leaves_nothing(tiny_job: Job, tmp_path: Pa
     assert "from 8 steps of prefix-tuning-plus timed on this machine" in text
     assert f"{cost.rung_tokens:,} of {cost.tokens:,} training tokens" in text
     assert "with 2 workers" in text
+
+
+def test_what_was_guessed_of_the_data_is_told() -> None:
+    noted = replace(COST, notes=("my.csv: the column 'review' is used as text",))
+    text = "\n".join(expected([noted], Search(), anchors=0, rates=1, variant="v").lines())
+    assert "    note: my.csv: the column 'review' is used as text" in text

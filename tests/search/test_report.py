@@ -154,6 +154,14 @@ def test_what_the_guide_was_told_stands_in_it(found: Found, tiny_job: Job) -> No
     assert replace(tiny_job, space=free).open().guide is None
 
 
+def test_tells_what_was_guessed_of_the_data(found: Found) -> None:
+    task = {**found.about["tasks"][0], "notes": ["my.csv: the column 'a<b' is used as text"]}
+    page = render(found.rows, found.finals, {**found.about, "tasks": [task]})
+    assert f"{task['name']}: my.csv: the column &#39;a&lt;b&#39; is used as text." in page
+    older = {**found.about, "tasks": [{k: v for k, v in task.items() if k != "notes"}]}
+    assert "is used as text" not in render(found.rows, found.finals, older)
+
+
 def test_an_anchor_stands_with_both_its_sizes(found: Found) -> None:
     rows = [replace(row, published=24_576, size="count 40") if row.anchor else row for row in found.rows]
     assert "24,576 as published; here count 40" in render(rows, found.finals, found.about)

@@ -29,6 +29,13 @@ CASES: list[tuple[Any, str]] = [
     (slots(count=True), f"{COUNT}: expected a whole number, found true"),
     (slots(count=None), f"{COUNT}: expected a whole number, found nothing"),
     (slots(count=[1]), f"{COUNT}: expected a whole number, found a list"),
+    (
+        slots(count=[1, 2]),
+        f"{COUNT}: expected a whole number, found a list; a choice is for a search space, where a module stands as "
+        "templates: {NAME: {placement: ...}}",
+    ),
+    (slots(count={"low": 1, "high": 2}), "found a mapping; a choice is for a search space"),
+    (module(feature_map=["elu", "gelu"]), "found a list; a choice is for a search space"),
     (slots(init="zeros"), "modules[0].memory.init: expected a mapping such as {kind: zeros}, found 'zeros'"),
     (slots(init=3), "modules[0].memory.init: expected a mapping with a 'kind', found 3"),
     (slots(init={"kind": "norml"}), "modules[0].memory.init: unknown kind 'norml'; did you mean 'normal'?"),
