@@ -20,9 +20,16 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
     for case in settings.decodes:
         model, measured = opened(case, settings)
         ids = tokens(model, case.batch, case.tokens)
-        first = ids[:, :1]
-        caches = {s.name: s.prefill(ids) for s in measured}
-        functions = {s.name: partial(s.decode, caches[s.name], first, COUNT) for s in measured}
+        first = ids[:, :1].contiguous()
+        caches: dict[str, Any] = {}
+        functions = {}
+        for subject in measured:
+            if case.compiled:
+                caches[subject.name] = cache = subject.prefill_static(ids, COUNT)
+                functions[subject.name] = partial(subject.decode_static, cache, first, COUNT)
+            else:
+                caches[subject.name] = cache = subject.prefill(ids)
+                functions[subject.name] = partial(subject.decode, cache, first, COUNT)
         times = interleaved(functions, 2 * settings.rounds, settings.device)
         rows: list[dict[str, Any]] = []
         for subject in measured:

@@ -42,6 +42,7 @@ def opened(case: Case, settings: Settings) -> tuple[Any, list[Subject]]:
     measured = subjects(model, case.only)
     if case.compiled:
         torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = 64  # of one function, which all subjects share
         for subject in measured:
             subject.compile()
     return model, measured

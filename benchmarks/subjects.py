@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Cache
+from transformers import Cache, StaticCache
 
 import ctxpeft
 from benchmarks.hosts import twin
@@ -50,21 +50,25 @@ SLOTS = ("prefix-tuning", "length-compensated", "cartridge", "prompt-tuning")
 
 @dataclass
 class Subject:
-    """A model and how it is called. group: floor, ours or peft. base: what decodes on a cache. handle: of ours."""
+    """A model and how it is called. group: floor, ours or peft. base: what decodes on a cache. handle: of ours.
+    compiled: what stands in for both under torch.compile.
+    """
 
     name: str
     group: str
     model: Any
     base: Any
     handle: Any = None
+    compiled: Any = None
 
     def step(self, ids: Tensor) -> None:
         """Forward, loss and backward."""
+        model = self.compiled or self.model
         if self.group == FLOOR:
             embedded = self.base.get_input_embeddings()(ids).detach().requires_grad_()
-            out = self.model(inputs_embeds=embedded, labels=ids, use_cache=False)
+            out = model(inputs_embeds=embedded, labels=ids, use_cache=False)
         else:
-            out = self.model(input_ids=ids, labels=ids, use_cache=False)
+            out = model(input_ids=ids, labels=ids, use_cache=False)
         out.loss.backward()
         for parameter in self.trained():
             parameter.grad = None
@@ -93,10 +97,26 @@ class Subject:
             token = out.logits[:, -1:].argmax(-1)
         cache.crop(-count)
 
+    @torch.no_grad()
+    def prefill_static(self, ids: Tensor, room: int) -> StaticCache:
+        """A prompt through the model as it is, into a static cache with room for so many tokens more."""
+        cache = StaticCache(config=self.base.config, max_cache_len=ids.shape[1] + room)
+        self.base(input_ids=ids, past_key_values=cache, use_cache=True)
+        return cache
+
+    @torch.no_grad()
+    def decode_static(self, cache: StaticCache, first: Tensor, count: int) -> None:
+        """Greedy tokens one by one through the compiled model on a static cache, which is left as it was."""
+        token, filled = first, [layer.cumulative_length.clone() for layer in cache.layers]
+        for _ in range(count):
+            out = self.compiled(input_ids=token, past_key_values=cache, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
+        for layer, before in zip(cache.layers, filled, strict=True):
+            layer.cumulative_length.copy_(before)
+
     def compile(self) -> None:
         """Compile the model that is called."""
-        self.model = torch.compile(self.model)
-        self.base = self.model if self.group != "peft" else self.base
+        self.compiled = torch.compile(self.model)
 
 
 def floor(model: Any) -> Subject:

@@ -21,13 +21,14 @@ PromptKV = dict[int, tuple[Tensor, Tensor]]
 class Pass:
     """The arguments of the call, read only when a module asks. Shapes: B rows, T tokens of this call.
 
-    given: the keyword arguments of the model's forward. cached: tokens the cache holds already. segments: the mask
-    that `ctxpeft.segments` set, if any. prompts: K (Hkv, P, d) and V (Hkv, P, dv) by owner of virtual tokens and layer;
-    kept here so that gradient checkpointing recomputes with the same tensors.
+    given: the keyword arguments of the model's forward. length: tokens the cache holds already, a tensor where a static
+    cache counts on the device. segments: the mask that `ctxpeft.segments` set, if any. prompts: K (Hkv, P, d) and
+    V (Hkv, P, dv) by owner of virtual tokens and layer; kept here so that gradient checkpointing recomputes with the
+    same tensors.
     """
 
     given: Mapping[str, Any]
-    cached: int
+    length: int | Tensor
     segments: Tensor | None
     prompts: dict[nn.Module, PromptKV] = field(default_factory=dict)
 
@@ -35,8 +36,14 @@ class Pass:
     def of(cls, given: Mapping[str, Any], segments: Tensor | None) -> Pass:
         """Facts of a call with these arguments."""
         cache = given.get("past_key_values")
-        length = getattr(cache, "get_seq_length", None)
-        return cls(given, int(length()) if callable(length) else 0, segments)
+        count = getattr(cache, "get_seq_length", None)
+        length = count() if callable(count) else 0
+        return cls(given, length.clone() if isinstance(length, Tensor) else length, segments)
+
+    @property
+    def cached(self) -> int:
+        """Tokens the cache held when the pass began; waits for the device where a static cache counts there."""
+        return int(self.length)
 
     def __deepcopy__(self, memo: Any) -> Pass:
         """A copied model begins its own passes; the tensors of this one are not copied."""
