@@ -2,10 +2,10 @@
 
 The obvious loop loads the model and the data for every run, trains with the Trainer and scores every label. Each
 further row of the table adds one mechanism of the search: the base and the encoded data are kept; runs that only rank
-are scored by their held-out loss; the rates of a design are trained side by side at the rung; what the layers below
-the lowest adapted one give is kept for every batch. All rows try the same designs at the same rates, and stop the same
-share of them at the rung. What is counted is CPU time of this process, interleaved design by design, so that a busy
-machine does not tilt it.
+are scored by their held-out loss; what the layers below the lowest adapted one give is kept for every batch. The last
+row adds one that the search leaves off: the rates of a design are trained side by side at the rung. All rows try the
+same designs at the same rates, and stop the same share of them at the rung. What is counted is CPU time of this
+process, interleaved design by design, so that a busy machine does not tilt it.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def rows(job: Job, scratch: Path) -> tuple[list[Row], Laboratory]:
         "load, train, score, for every run": one_by_one(loaded, labels=True),
         "+ base and data kept": one_by_one(lambda: kept, labels=True),
         "+ scored by held-out loss": one_by_one(lambda: kept, labels=False),
-        "+ rates side by side at the rung": together(kept),
-        "+ states below the lowest layer kept": together(caching),
+        "+ states below the lowest layer kept": one_by_one(lambda: caching, labels=False),
+        "+ rates side by side at the rung": together(caching),
     }
     return [Row(name, runs, [], [], [], []) for name, runs in ways.items()], kept
 

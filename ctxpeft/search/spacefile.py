@@ -86,9 +86,9 @@ class Search(Spec):
     )
     guide: bool = True
     together: bool = Field(
-        True,
+        False,
         description="Whether the rates of a design are trained side by side at the first rung, each row of a batch "
-        "through its own adapter, where that computes what separate runs compute.",
+        "through its own adapter, where that computes what separate runs compute. It costs time on a CPU.",
     )
     cache: Annotated[int, Field(ge=0)] = Field(
         256,
