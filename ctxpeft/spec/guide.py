@@ -208,8 +208,9 @@ RULES: tuple[Rule, ...] = (
         "should",
         "normalise the query before a map that grows quadratically",
         "the norms of queries differ by layer and model, and a quadratic map squares the difference; queries that "
-        "are known to have entries of size 1/2 to 2 in every layer (root mean square) need it not",
-        "Based, arXiv:2402.18668; feature maps of arXiv:2012.11346",
+        "are known to have entries of size 1/2 to 2 in every layer (root mean square) are let off; measured: ahead by "
+        ".024 and .007 on two models with tuned rates, significantly on neither",
+        "Based, arXiv:2402.18668; feature maps of arXiv:2012.11346; docs/evidence",
         lambda m, facts: (
             m.feature_map is not None
             and m.feature_map.kind in QUADRATIC
