@@ -64,7 +64,7 @@ def write(name: str, text: str) -> None:
         rf"(<!-- written by: python -m tests\.reliability {name}\b[^>]*-->\n).*?(<!-- end -->)", re.DOTALL
     )
     path = ELSEWHERE.get(name, PAGE)
-    page, count = marks.subn(lambda m: f"{m[1]}\n{text}\n{m[2]}", path.read_text(encoding="utf-8"))
+    page, count = marks.subn(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", path.read_text(encoding="utf-8"))
     if count != 1:
         raise SystemExit(f"{path} has no place for '{name}'")
     path.write_text(page, encoding="utf-8")
