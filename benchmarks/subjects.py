@@ -63,7 +63,7 @@ class Subject:
 
     def step(self, ids: Tensor) -> None:
         """Forward, loss and backward."""
-        model = self.compiled or self.model
+        model = self.model if self.compiled is None else self.compiled
         if self.group == FLOOR:
             embedded = self.base.get_input_embeddings()(ids).detach().requires_grad_()
             out = model(inputs_embeds=embedded, labels=ids, use_cache=False)
