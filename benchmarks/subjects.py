@@ -88,14 +88,15 @@ class Subject:
         return cache
 
     @torch.no_grad()
-    def decode(self, cache: Cache, first: Tensor, count: int) -> None:
-        """Greedy tokens one by one on a cache, which is left as it was."""
+    def decode(self, cache: Cache, first: Tensor, count: int) -> Tensor:
+        """Greedy tokens one by one on a cache, which is left as it was; the last of them."""
         token = first
         for _ in range(count):
             mask = first.new_ones(len(first), cache.get_seq_length() + 1)
             out = self.base(input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True)
             token = out.logits[:, -1:].argmax(-1)
         cache.crop(-count)
+        return token
 
     @torch.no_grad()
     def prefill_static(self, ids: Tensor, room: int) -> StaticCache:
@@ -105,18 +106,19 @@ class Subject:
         return cache
 
     @torch.no_grad()
-    def decode_static(self, cache: StaticCache, first: Tensor, count: int) -> None:
-        """Greedy tokens one by one through the compiled model on a static cache, which is left as it was."""
+    def decode_static(self, cache: StaticCache, first: Tensor, count: int) -> Tensor:
+        """The same through the compiled model on a static cache."""
         token, filled = first, [layer.cumulative_length.clone() for layer in cache.layers]
         for _ in range(count):
             out = self.compiled(input_ids=token, past_key_values=cache, use_cache=True)
             token = out.logits[:, -1:].argmax(-1)
         for layer, before in zip(cache.layers, filled, strict=True):
             layer.cumulative_length.copy_(before)
+        return token
 
-    def compile(self) -> None:
+    def compile(self, backend: str = "inductor") -> None:
         """Compile the model that is called."""
-        self.compiled = torch.compile(self.model)
+        self.compiled = torch.compile(self.model, backend=backend)
 
 
 def floor(model: Any) -> Subject:

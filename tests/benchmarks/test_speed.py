@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
+from benchmarks.hosts import host, tokens
 from benchmarks.memory import peak_bytes
 from benchmarks.settings import Case, Settings, full, quick
-from benchmarks.subjects import MATRICES, OURS, REPLACES, SLOTS
+from benchmarks.subjects import MATRICES, OURS, REPLACES, SLOTS, floor, ours
 from benchmarks.targets import targets
 from benchmarks.timing import FLOOR, interleaved
 
@@ -48,6 +49,23 @@ def test_a_section_runs_and_becomes_a_page(
     before = text
     assert command.main(["page", "--out", str(out), "--page", str(page)]) == 0
     assert page.read_text() == before
+
+
+@pytest.mark.parametrize("variant", [None, "prefix-tuning-plus", "prefix-tuning"])
+def test_a_compiled_subject_does_what_it_does_uncompiled(variant: str | None) -> None:
+    """On a static cache, which it leaves as it was."""
+    torch._dynamo.reset()
+    model = host("llama-3M", CPU, torch.float32, num_hidden_layers=2)
+    subject = floor(model) if variant is None else ours(model, variant)
+    ids = tokens(model, 2, 5)
+    expected = subject.decode(subject.prefill(ids), ids[:, :1], 3)
+    subject.compile("eager")
+    cache = subject.prefill_static(ids, 3)
+    for _ in range(2):
+        assert torch.equal(subject.decode_static(cache, ids[:, :1], 3), expected)
+        assert cache.get_seq_length() == 5
+    subject.step(ids)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(
@@ -120,6 +138,12 @@ def test_targets_are_missed_where_they_are() -> None:
     ]
     assert found.title == "Targets: 2 of 4 met"
     assert all(line[-1] == "**missed**" for line in targets([table], "cuda").rows[:2])
+    compiled = {**table, "kind": "decode", "compiled": True, "rows": table["rows"][:3]}
+    slots = [targets([{**compiled, "compiled": c}], "cpu").rows[-1] for c in (False, True)]
+    assert [(line[0], line[2], line[-1]) for line in slots] == [
+        ("prefix-tuning", "≤ 1.05", "met"),
+        ("prefix-tuning", "≤ 1.03", "**missed**"),
+    ]
 
 
 def test_the_grid_covers_what_it_says() -> None:
