@@ -21,7 +21,7 @@ make bench
 ```
 
 which is `python -m benchmarks`: sections by name (`python -m benchmarks step decode`), `--full` for the whole grid
-(batches 1 to 16, 64 to 2048 tokens, bf16, `torch.compile`), `--model` for another model, `--device cuda`, `--rounds`
+(batches 1 to 16, 64 to 2048 tokens at every size), `--model` for another model, `--device cuda`, `--rounds`
 for more or fewer rounds than the default; how many there were stands below. Every table is also in
 `performance/SECTION.json`, with versions and the machine.
 """
@@ -33,7 +33,8 @@ a round. Told are the median over the rounds and, in brackets, the quartiles. CP
 out the time in which others had the core, so it is what targets are judged by on a CPU; on a GPU it is wall time.
 Models named `llama-...` have random weights: `llama-3M` the shape of stories3M (6 layers, width 192), `llama-26M` 8
 layers of width 512, `llama-100M` 12 of width 768, all with grouped queries. Bytes of files and numbers of parameters
-are checked against the [cost model](reference/cli.md) by the command, which stops where they differ.
+are checked against the [cost model](reference/cli.md) by the command, which stops where they differ. Tables of
+`torch.compile` decode on a static cache, all subjects alike.
 """
 SECTIONS = {
     "step": (
