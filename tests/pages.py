@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ctxpeft.cli import COMMANDS, main
+from ctxpeft.cli import main
 from scripts.pages.usage import slug
 
 FENCE = re.compile(
@@ -138,9 +138,6 @@ def broken_links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, and of the objects whose documentation it asks for."""
+    """The anchors of a page's headings."""
     text = page.read_text(encoding="utf-8")
-    found = {slug(heading) for heading in re.findall(r"^#{1,6} (.+)$", FENCE.sub("", text), re.M)}
-    if "<!-- generated: cli -->" in text:
-        found |= {f"ctxpeft-{name}" for name in COMMANDS}
-    return found
+    return {slug(heading) for heading in re.findall(r"^#{1,6} (.+)$", FENCE.sub("", text), re.M)}

@@ -46,7 +46,7 @@ def command(
     Examples:
       ctxpeft check prefix-tuning
       ctxpeft check mine.yaml --model ./model dtype=bfloat16
-      ctxpeft check prefix-tuning-plus --law host.disabled-is-the-base --json
+      ctxpeft check prefix-tuning-plus --law disabled-is-the-base --json
     """
     from ctxpeft.cli._session import changed_variant, open_base, read_settings
 
@@ -66,7 +66,10 @@ def command(
     host = Host(base.model, method.variant, MOVED, base.tokenizer, scaled=True)
     if dry_run:
         plan = {"variant": host.variant.name, "model": model, "dtype": str(host.dtype).removeprefix("torch.")}
-        _output.emit_plan("check", {**plan, "laws": {law.id: law.statement for law in chosen}}, json)
+        statements = {law.id: law.statement for law in chosen}
+        _output.emit_plan("check", {**plan, "laws": statements if json else len(statements)}, json)
+        if not json:
+            _output.print_facts(statements)
         return
     outcomes = _run(chosen, host)
     if json:

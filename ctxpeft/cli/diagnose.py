@@ -106,7 +106,7 @@ def command(
     names = chosen(what)
     counts = numbers(lengths, "--lengths")
     if out is not None:
-        require("matplotlib", "plots", "the pictures of a diagnosis")
+        require("matplotlib", "plots", "a picture of a diagnosis")
     base = load_base(model)
     ids = windows_of(base, text, max(counts), windows)
     handles = attached(base, adapters)

@@ -11,15 +11,13 @@ from ctxpeft.cli import _output
 from ctxpeft.cli._arguments import (
     DATA,
     WHAT,
-    DataOption,
     DryRunOption,
     JsonOption,
     ModelOption,
-    OverridesArgument,
     TaskOption,
 )
 from ctxpeft.cli._complete import splits
-from ctxpeft.errors import AdapterError, CtxpeftError, DataError, did_you_mean
+from ctxpeft.errors import AdapterError, CtxpeftError, DataError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
     from ctxpeft.training import Base
@@ -45,7 +43,10 @@ def _another_base(adapter: Path, base: Base) -> str | None:
 
 
 def command(
-    overrides: OverridesArgument = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings: test_limit=500 columns.label=stars ...", metavar="KEY=VALUE"),
+    ] = None,
     model: ModelOption = "ctxpeft-mini",
     adapter: Annotated[
         Path | None,
@@ -58,7 +59,15 @@ def command(
         ),
     ] = None,
     task: TaskOption = None,
-    data: DataOption = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="Files to evaluate on (CSV, TSV, JSON, JSONL), joined.",
+            metavar="FILE...",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -85,6 +94,8 @@ def command(
     from ctxpeft.training import encoder_for, load_head
 
     settings = read_settings(overrides)
+    if settings.training:
+        raise SpecError(f"eval trains nothing: '{next(iter(settings.training))}' is a training setting")
     if adapter is not None and not adapter.exists():
         raise AdapterError(f"{adapter} does not exist: expected a folder with adapter.safetensors")
     if adapter is not None and any((adapter / "adapter" / name).is_file() for name in (OURS, HEAD)):

@@ -28,10 +28,10 @@ MORE = {  # what is added to an example, for it to end soon
     "train": ["--dry-run", "limit=24", *SMALL],
     "compare": ["--dry-run", *SMALL],
     "search": ["--dry-run"],
+    "check": ["--dry-run"],
     "eval": SMALL,
     "diagnose": ["--windows", "2", "--lengths", "1,4"],
 }
-SLOW = {"check"}  # all laws of a variant: tests/cli/test_check.py
 
 
 def every_example() -> list[tuple[str, str]]:
@@ -108,7 +108,7 @@ def test_what_is_copied_from_a_narrow_terminal_is_the_same_command(name: str) ->
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "line"),
-    [(name, line) for name, line in every_example() if name not in SLOW and "://" not in line],
+    [(name, line) for name, line in every_example() if "://" not in line],
 )
 def test_every_example_runs(
     name: str, line: str, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

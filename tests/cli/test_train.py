@@ -106,6 +106,8 @@ def test_train_then_eval(
     told = re.search(
         r"^test \(30\): accuracy [\d.]+  .*  exact_match [\d.]+ \(of 2\)$", plain.out, re.MULTILINE
     )
+    refused = run(capsys, "eval", *on, "steps=5")
+    assert (refused.code, refused.err) == (2, "error: eval trains nothing: 'steps' is a training setting\n")
     evaluated = run(capsys, "eval", *on, "generate_limit=2").out
     assert told
     assert evaluated.splitlines()[0].endswith("(of 2)")
