@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ctxpeft.search.space.chooser import Chooser
+from ctxpeft.search.space.chooser import Chooser, RandomChooser
+from ctxpeft.search.space.kept import broken, fewest
 from ctxpeft.search.space.nodes import Fixed, Label, Node, Options, Position, Range, Record, Size, Solved
 from ctxpeft.search.space.partial import (
     Partial,
@@ -80,7 +81,8 @@ def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: 
     With `guide`, what is known of model and data, alternatives that break a rule of the construction guide there are
     not asked about while others remain.
 
-    Raises InfeasibleError, with the legality table's reason, where every remaining alternative is illegal.
+    Raises InfeasibleError, with the legality table's reason, where every remaining alternative is illegal; with the
+    rule, where a module breaks more rules of the guide than its template must.
     """
     draft = Draft()
     for index, position in enumerate(positions):
@@ -90,12 +92,30 @@ def walk(positions: tuple[Position, ...], chooser: Chooser, solve: bool, guide: 
         names = [name for name, _ in position.templates]
         name = names[0] if len(names) == 1 else str(chooser.option(f"{prefix}template", names))
         module = _Module(chooser, solve, guide)
-        data = module.record(dict(position.templates)[name], f"{prefix}{name}")
+        record = dict(position.templates)[name]
+        data = module.record(record, f"{prefix}{name}")
+        if guide is not None:
+            _keep(record, data, f"{prefix}{name}", solve, guide)
         draft.modules.append(data)
         draft.free.append(module.settle_sizes())
         draft.either.append(module.either)
         draft.templates.append(name)
     return draft
+
+
+def _keep(record: Record, data: dict[str, Any], path: str, solve: bool, guide: Facts) -> None:
+    """Raises InfeasibleError where a module breaks more rules of the guide than others of its template."""
+
+    def draw(seed: int) -> dict[str, Any] | None:
+        try:
+            return _Module(RandomChooser(seed), solve, guide).record(record, path)
+        except InfeasibleError:
+            return None
+
+    rules = broken(data, guide)
+    if rules and len(rules) > fewest(record, solve, guide, draw):
+        first = rules[0]
+        raise InfeasibleError(first.id, f"{path}: {first.statement} ({first.key})")
 
 
 class _Module:
