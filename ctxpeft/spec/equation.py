@@ -144,7 +144,8 @@ def _layers(scope: Scope) -> str:
     if isinstance(scope.layers, LayerRange):
         found = scope.layers
         if found.every is not None:
-            return f"every {found.every}th layer from the last" if found.every > 1 else ""
+            ordinal = {2: "2nd", 3: "3rd"}.get(found.every, f"{found.every}th")
+            return f"every {ordinal} layer from the last" if found.every > 1 else ""
         side, number = ("first", found.first) if found.first is not None else ("last", found.last)
         assert number is not None
         return f"{side} {number:.0%} of the layers" if number < 1 else f"{side} {number:g} layers"

@@ -4,7 +4,7 @@
 
 Each worker is the user's command with a folder of its own, as on a machine of its own. Every few seconds one of them is
 killed with SIGKILL and started again at once, drawn by chance among those in the midst of a trial if there are any;
-meanwhile the server drops all connections twice and is away for a second.
+meanwhile the server is stopped as by a crash and started again, twice.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ def _fanova(columns: dict[str, list[str]], values: Sequence[float]) -> list[tupl
     kinds: dict[str, BaseDistribution] = {
         q: CategoricalDistribution(sorted(set(column))) for q, column in columns.items()
     }
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a study in memory is nobody's news
     study = optuna.create_study()
     study.add_trials(
         [
