@@ -99,23 +99,25 @@ TasksOption = Annotated[
         autocompletion=tasks,
     ),
 ]
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data",
-        help="Training files (CSV, TSV, JSON, JSONL), joined.",
-        metavar="FILE...",
-        rich_help_panel=DATA,
-    ),
-]
+
+
+def data_option(files: str) -> Any:
+    """`--data FILE...`, with the command's own word for the files."""
+    help = f"{files} (CSV, TSV, JSON, JSONL), joined."
+    return typer.Option("--data", help=help, metavar="FILE...", rich_help_panel=DATA)
+
+
+def settings_argument(examples: str) -> Any:
+    """`KEY=VALUE`, with examples that mean something to the command."""
+    return typer.Argument(help=f"Settings: {examples} ...", metavar="KEY=VALUE")
+
+
+DataOption = Annotated[list[str] | None, data_option("Training files")]
 TestOption = Annotated[
     list[str] | None,
     typer.Option("--test", help="Test files, read only at the end.", metavar="FILE...", rich_help_panel=DATA),
 ]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings: steps=250 learning_rate=3e-3 ...", metavar="KEY=VALUE"),
-]
+OverridesArgument = Annotated[list[str] | None, settings_argument("steps=250 learning_rate=3e-3")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=OUTPUT)
 ]

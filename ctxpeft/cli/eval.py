@@ -15,6 +15,8 @@ from ctxpeft.cli._arguments import (
     JsonOption,
     ModelOption,
     TaskOption,
+    data_option,
+    settings_argument,
 )
 from ctxpeft.cli._complete import splits
 from ctxpeft.errors import AdapterError, CtxpeftError, DataError, SpecError, did_you_mean
@@ -43,10 +45,7 @@ def _another_base(adapter: Path, base: Base) -> str | None:
 
 
 def command(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Settings: test_limit=500 columns.label=stars ...", metavar="KEY=VALUE"),
-    ] = None,
+    overrides: Annotated[list[str] | None, settings_argument("test_limit=500 columns.label=stars")] = None,
     model: ModelOption = "ctxpeft-mini",
     adapter: Annotated[
         Path | None,
@@ -59,15 +58,7 @@ def command(
         ),
     ] = None,
     task: TaskOption = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            help="Files to evaluate on (CSV, TSV, JSON, JSONL), joined.",
-            metavar="FILE...",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    data: Annotated[list[str] | None, data_option("Files to evaluate on")] = None,
     split: Annotated[
         str,
         typer.Option(
