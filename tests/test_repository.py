@@ -15,7 +15,7 @@ from packaging.version import Version
 
 import ctxpeft
 from tests.mutants import MUTANTS
-from tests.mutation import stale_edits
+from tests.mutation import main, stale_edits
 
 MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|farm|root)/")
 
@@ -127,3 +127,10 @@ def test_the_workflow_does_what_the_makefile_does(repository: Path) -> None:
     assert {".ci/run", "make docs", "make integrations", "make minimum", "make dist"} <= set(commands)
     targets = re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE)
     assert {c.split()[1] for c in commands if re.fullmatch(r"make [a-z]+", c)} <= set(targets)
+
+
+def test_words_that_fit_no_mutant_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["nosuch", "word"])
+    assert error.value.code == 2
+    assert capsys.readouterr().err == "no mutant's name contains 'nosuch' or 'word'\n"
