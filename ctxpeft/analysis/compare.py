@@ -26,7 +26,6 @@ from ctxpeft.files import write_json, write_text
 from ctxpeft.folders import COMPARISON, only_for
 from ctxpeft.tasks import Evaluation
 from ctxpeft.training import (
-    DEFAULT_LEARNING_RATE,
     Bench,
     Method,
     Reporter,
@@ -95,7 +94,7 @@ def compare(
         trials: list[RateTrial] = []
         rate = config.learning_rate
         if lr_sweep and study.tunes(method):
-            grid = sorted(rates) if rates else rate_grid(config.learning_rate or _hint(method))
+            grid = sorted(rates) if rates else rate_grid(config.learning_rate or method.usual_rate())
             trials = tune_rate(grid, lambda r, m=method: study.sweep(m, r, sweep_steps))  # type: ignore[misc]
             rate = best_rate(trials).rate
             reporter.note(f"{method.name}: learning rate {rate:.2g} chosen on validation data")
@@ -111,7 +110,7 @@ def compare(
         metric=test.primary,
         greater_is_better=test.greater_is_better,
         seeds=chosen_seeds,
-        steps=config.resolved(None, len(data.train)).steps,
+        steps=config.resolved(methods[0], len(data.train)).steps,
         train_examples=len(data.task.train),
         test_examples=len(test.records),
         resamples=resamples,
@@ -161,7 +160,7 @@ class _Study:
         results = []
         for seed in distinct:
             config = self.config.model_copy(update={"learning_rate": rate, "seed": seed})
-            shown = config.resolved(method.variant, 1).learning_rate
+            shown = config.resolved(method, 1).learning_rate
             folder = self._folder(method) / f"seed-{seed}-lr-{shown:.3g}"
             result = run(self.bench, method, config, out=folder, splits=TESTED, reporter=self.reporter)
             if "test" not in result.evaluations:
@@ -213,11 +212,6 @@ def check_comparison(bench: Bench, methods: Sequence[Method], seeds: Sequence[in
         count_parameters(bench.base.model, method)
     if lr_sweep and not bench.task.validation:
         raise DataError(f"{name} has no validation data to tune a learning rate on")
-
-
-def _hint(method: Method) -> float:
-    hint = method.variant.training.learning_rate if method.variant else None
-    return hint or DEFAULT_LEARNING_RATE
 
 
 def _entries(

@@ -75,12 +75,22 @@ def _print_front(found: Found) -> None:
 
 def _print_by_task(finals: Finals) -> None:
     """The winner against each anchor, task by task."""
+    from ctxpeft.analysis.table import p_value
     from ctxpeft.search.report.words import interval
 
     print_table(
-        ("task", "anchor", "metric", "winner", "anchor's", "difference [95 %]", "verdict"),
+        ("task", "anchor", "metric", "winner", "anchor's", "difference [95 %]", "p (Holm)", "verdict"),
         [
-            (v.task, v.anchor, v.metric, f"{v.winner:.4f}", f"{v.other:.4f}", interval(v), v.verdict)
+            (
+                v.task,
+                v.anchor,
+                v.metric,
+                f"{v.winner:.4f}",
+                f"{v.other:.4f}",
+                interval(v),
+                p_value(v.adjusted),
+                v.verdict,
+            )
             for v in finals.by_task
         ],
         f"On each task, {finals.split} data, mean of {len(finals.seeds)} fresh seeds",

@@ -217,7 +217,7 @@ def _plan(
     rows = []
     for method in methods:
         trainable, deployed = count_parameters(bench.base.model, method)
-        full = config.resolved(method.variant, len(bench.train))
+        full = config.resolved(method, len(bench.train))
         rows.append(
             {
                 "variant": method.name,

@@ -43,7 +43,7 @@ LATER = (
 
 POLL_S = 0.2
 Trained = TypeVar("Trained")
-NOT_DECISIVE = {"trials", "finalists", "seeds", "metrics", "forgetting", "cache"}
+NOT_DECISIVE = {"trials", "finalists", "seeds", "retune", "metrics", "forgetting", "cache"}
 
 
 class Laboratory:
@@ -93,7 +93,13 @@ class Laboratory:
 
     def steps(self, task: str) -> int:
         """Steps of a full run."""
-        return self.config.resolved(None, len(self.benches[task].train)).steps
+        return self._resolved(task).steps
+
+    def _resolved(self, task: str) -> TrainingConfig:
+        """The settings of the runs, whatever is trained."""
+        from ctxpeft.training import load_method
+
+        return self.config.resolved(load_method("none"), len(self.benches[task].train))
 
     def rung_steps(self, task: str, level: int = 0) -> int:
         """Steps of a run to a rung."""
@@ -278,13 +284,13 @@ class Laboratory:
         """What decides results: two studies that differ here are not one study."""
         file = self.job.space.file
         digests = {name: bench.task.digest() for name, bench in self.benches.items()}
-        first = self.benches[self.tasks[0]]
+        space = file.model_dump(mode="json", exclude={"title", "model", "task", "search", "training", "data"})
+        if not file.rates.widen:
+            del space["rates"]["widen"]  # as in studies made before there was such a thing
         return {
-            "space": file.model_dump(
-                mode="json", exclude={"title", "model", "task", "search", "training", "data"}
-            ),
+            "space": space,
             "search": _decisive(file.search),
-            "training": self.config.resolved(None, len(first.train)).model_dump(
+            "training": self._resolved(self.tasks[0]).model_dump(
                 mode="json", exclude={"learning_rate", "seed"}
             ),
             "model": self.base.digest(),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ctxpeft.spec.variant import Variant
 
 SHORT, LONG = 2, 8  # steps of the two runs whose difference is the time of a step
+RETUNED = 1.5  # rates tried a `retune`: one if the lower one is better, else a higher one too
 SAMPLE = 16  # examples an evaluation is timed on
 
 
@@ -89,15 +90,20 @@ def measure(job: Job, workers: int = 1) -> tuple[Expected, Facts]:
         names = job.space.file.anchors
         variant = laboratory.anchor(names[0]).variant if names else load_variant("prefix-tuning-plus")
         rates = job.space.file.rates.of(variant)
+        count = len(rates) + (1 if len(rates) > 1 and job.space.file.rates.widen else 0)
         costs = [_cost(laboratory, task, variant, rates[0]) for task in laboratory.tasks]
         facts = laboratory.facts
-    return expected(costs, job.search, len(names), len(rates), variant.name, workers), facts
+    return expected(costs, job.search, len(names), count, variant.name, workers), facts
 
 
 def expected(
     costs: list[TaskCost], search: Search, anchors: int, rates: int, variant: str, workers: int = 1
 ) -> Expected:
-    """The seconds of a whole search: every design at every rate to the first rung, `keep` of them past each rung."""
+    """The seconds of a whole search: every design at every rate to the first rung, `keep` of them past each rung.
+
+    rates: how many a design begins with; where the grid widens, one more is reckoned. Finalists are reckoned to try one
+    and a half times `retune` rates in full.
+    """
     levels = [sum(_to_rung(c, level, rates, search) for c in costs) for level in range(len(search.rungs))]
     full = sum(
         c.run + c.steps * c.step + (c.labels if search.metrics else _rung_evaluation(c, search))
@@ -106,7 +112,9 @@ def expected(
     design = sum(cost * search.keep**level for level, cost in enumerate(levels))
     design += full * search.keep ** len(levels)
     fresh = sum(c.run + c.steps * c.step + c.labels + c.test for c in costs)
-    finals = (search.finalists + anchors) * search.seeds * fresh if search.finalists else 0.0
+    finals = 0.0
+    if search.finalists:
+        finals = (search.finalists + anchors) * (search.seeds * fresh + RETUNED * search.retune * full)
     return Expected(variant, costs, anchors * (sum(levels) + full), search.trials * design, finals, workers)
 
 

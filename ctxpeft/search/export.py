@@ -31,8 +31,9 @@ def best_row(rows: Sequence[Row], finals: Finals | None) -> Row | None:
     return designs[0] if designs else None
 
 
-def best_variant(row: Row, about: dict[str, Any]) -> Variant:
-    """The row's variant as `ctxpeft train` takes it, with its learning rate and where it comes from."""
+def best_variant(row: Row, about: dict[str, Any], finals: Finals | None = None) -> Variant:
+    """The row's variant as `ctxpeft train` takes it, with the rate of its last runs and where it comes from."""
+    again = [method.rate for method in finals.methods if method.number == row.number] if finals else []
     variant = load_variant(row.variant)
     return variant.model_copy(
         update={
@@ -41,7 +42,7 @@ def best_variant(row: Row, about: dict[str, Any]) -> Variant:
             "source": f"found by ctxpeft search {about['space']}, trial {row.number}, "
             f"on {about['model']} and {about['task']}",
             "regime": f"{row.parameters:,} trainable parameters on {about['model']}",
-            "training": TrainingHints(learning_rate=row.rate),
+            "training": TrainingHints(learning_rate=next(iter(again), row.rate)),
         }
     )
 
@@ -92,7 +93,7 @@ def write_exports(out: Path, archive: Archive) -> None:
     rows, finals = archive.rows, archive.finals
     best = best_row(rows, finals)
     if best is not None:
-        best_variant(best, archive.about).to_yaml(out / "best.yaml")
+        best_variant(best, archive.about, finals).to_yaml(out / "best.yaml")
     _write_front(out / "front", rows, archive.about)
     write_text(out / "trials.csv", trials_csv(rows))
     write_text(out / "study.json", archive.text())

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, median_low
 from typing import Any
 
 import numpy as np
 
-from ctxpeft.analysis.statistics import Interval, as_matrix, paired_difference, pooled_difference
+from ctxpeft.analysis.statistics import (
+    Interval,
+    as_matrix,
+    holm,
+    paired_difference,
+    pooled_difference,
+)
 from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.learning import Learning
 from ctxpeft.search.objective import variant_of
 from ctxpeft.search.outcome import Row, front, ranking
 from ctxpeft.tasks import Evaluation
 from ctxpeft.training import RunResult
 
+ALPHA = 0.05
 RELATIVE = "relative_token_loss"
 
 
@@ -60,6 +68,7 @@ class Versus:
     """The winner against one anchor: `interval` is of winner minus anchor in the main metric of `split`.
 
     task: the task's name in a comparison on one of several; empty where it is over all there are.
+    adjusted: the p-value, corrected for the number of comparisons of its kind by Holm's method.
     """
 
     anchor: str
@@ -70,13 +79,15 @@ class Versus:
     other: float
     interval: Interval
     task: str = ""
+    adjusted: float | None = None
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse` or `not significant`: whether the interval leaves zero out."""
-        if not self.interval.significant:
-            return self.interval.word
-        return "better" if (self.interval.low > 0) == self.greater_is_better else "worse"
+        """`better`, `worse` or `not significant`: the corrected p-value at 0.05; the interval where there is none."""
+        significant = self.interval.significant if self.adjusted is None else self.adjusted < ALPHA
+        if not significant:
+            return "not significant"
+        return "better" if (self.interval.mean > 0) == self.greater_is_better else "worse"
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,39 @@ def fresh_seeds(laboratory: Laboratory) -> list[int]:
     return [search.seed + 1 + i for i in range(search.seeds)]
 
 
+def final_rates(laboratory: Laboratory, rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+    """Every finalist on every task, whose rate is tuned once more in full."""
+    for row in finalists(rows, laboratory.job.search.finalists):
+        for task in laboratory.tasks:
+            yield row, task
+
+
+def final_rate(laboratory: Laboratory, row: Row, task: str) -> float:
+    """The rate of the fresh runs: that of the search's full run, or one beside it which does better in full.
+
+    The rung compares short runs, which like high rates. Up to `retune` lower ones are trained in full on the search's
+    own seed while each does better than the one before; if the first does not, higher ones.
+    """
+    from ctxpeft.search.progress import Watch
+
+    score = row.score_of(task)
+    assert score.rate is not None
+    assert score.value is not None
+    rates, tried = laboratory.job.space.file.rates, [r.rate for r in score.rates]
+    learning = Learning(laboratory, Watch(), variant_of(row), row.anchor or row.name)
+    best = score.rate, score.value
+    for down in (True, False):
+        for _ in range(laboratory.job.search.retune):
+            rate = rates.next_to(tried, best[0], down)
+            value = None if rate is None else learning.full(task, rate)
+            if rate is None or value is None or value >= best[1]:
+                break
+            best = rate, value
+        if best[0] != score.rate:
+            break
+    return best[0]
+
+
 def fresh_runs(laboratory: Laboratory, rows: Sequence[Row]) -> Iterator[tuple[Row, str, int]]:
     """Every run of the finals: a finalist, a task, a fresh seed."""
     for row in finalists(rows, laboratory.job.search.finalists):
@@ -148,9 +192,8 @@ def fresh_runs(laboratory: Laboratory, rows: Sequence[Row]) -> Iterator[tuple[Ro
 def fresh_run(laboratory: Laboratory, row: Row, task: str, seed: int) -> RunResult:
     """One finalist on one task with one fresh seed, evaluated on test data too."""
     splits = ("validation", "test") if laboratory.benches[task].task.test else ("validation",)
-    return laboratory.train(
-        variant_of(row), row.rate_of(task), laboratory.steps(task), seed, splits, task=task
-    )
+    rate = final_rate(laboratory, row, task)
+    return laboratory.train(variant_of(row), rate, laboratory.steps(task), seed, splits, task=task)
 
 
 def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str], None]) -> Finals | None:
@@ -185,7 +228,13 @@ def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str],
         for task, our, their in zip(laboratory.tasks, ours, theirs, strict=True)
         if len(laboratory.tasks) > 1
     ]
-    return Finals(seeds, winner.number, split, methods, versus, left_out, by_task)
+    return Finals(seeds, winner.number, split, methods, _corrected(versus), left_out, _corrected(by_task))
+
+
+def _corrected(versus: Sequence[Versus]) -> list[Versus]:
+    """The p-values corrected for the number of comparisons."""
+    adjusted = holm([v.interval.p or 0.0 for v in versus])
+    return [replace(v, adjusted=p) for v, p in zip(versus, adjusted, strict=True)]
 
 
 def _final(
@@ -195,13 +244,13 @@ def _final(
     evaluations: Sequence[Sequence[Evaluation]],
 ) -> Final:
     """One finalist's runs (tasks, seeds) put together."""
-    assert row.rate is not None
     assert row.value is not None
+    rates = [final_rate(laboratory, row, task) for task in laboratory.tasks]
     scores = [[laboratory.score(r.evaluations["validation"]) for r in task] for task in results]
     over_tasks = [laboratory.joint(seed) for seed in zip(*scores, strict=True)]
     tasks = [
-        TaskFinal(task, row.rate_of(task) or 0.0, es[0].primary, values, [e.value for e in es])
-        for task, values, es in zip(laboratory.tasks, scores, evaluations, strict=True)
+        TaskFinal(task, rate, es[0].primary, values, [e.value for e in es])
+        for task, rate, values, es in zip(laboratory.tasks, rates, scores, evaluations, strict=True)
     ]
     values, _ = _values(laboratory, evaluations)
     test = [fmean(seed) for seed in zip(*values, strict=True)]
@@ -210,7 +259,7 @@ def _final(
         row.anchor or row.name,
         row.anchor,
         row.parameters,
-        row.rate,
+        median_low(rates),
         row.value,
         over_tasks,
         test,

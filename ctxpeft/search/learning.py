@@ -30,14 +30,30 @@ class Learning:
         self.folders: dict[str, Path] = {}
 
     def tune(self, task: str) -> TaskScore:
-        """Every rate to the first rung, each with a schedule of its own. Raises DivergedError."""
-        grid = self.laboratory.job.space.file.rates.of(self.variant)
-        rates = [RateResult(rate, value) for rate, value in zip(grid, self._rung(task, grid), strict=True)]
-        best = min((r for r in rates if r.value is not None), key=lambda r: r.value or 0.0, default=None)
-        if best is None:
-            tried = ", ".join(f"{r.rate:g}" for r in rates)
-            raise DivergedError(f"every learning rate diverged{self._on(task)} ({tried})")
-        return TaskScore(task, tuple(rates), best.rate, best.value)
+        """Every rate to the first rung, each with a schedule of its own; while the best is at the edge, one beyond it.
+
+        Raises DivergedError.
+        """
+        rates = self.laboratory.job.space.file.rates
+        tried: dict[float, float | None] = {}
+        wanted = rates.of(self.variant)
+        best = self._best_after(tried, wanted, task)
+        for _ in range(rates.widen):
+            beyond = rates.beyond(list(tried), best)
+            if beyond is None:
+                break
+            best = self._best_after(tried, [beyond], task)
+        results = tuple(RateResult(rate, tried[rate]) for rate in sorted(tried))
+        return TaskScore(task, results, best, tried[best])
+
+    def _best_after(self, tried: dict[float, float | None], rates: list[float], task: str) -> float:
+        """Bring rates to the first rung and into `tried`; the best of all. Raises DivergedError."""
+        tried |= zip(rates, self._rung(task, rates), strict=True)
+        values = {rate: value for rate, value in tried.items() if value is not None}
+        if not values:
+            told = ", ".join(f"{rate:g}" for rate in sorted(tried))
+            raise DivergedError(f"every learning rate diverged{self._on(task)} ({told})")
+        return min(sorted(values), key=lambda rate: values[rate])
 
     def climb(self, score: TaskScore, level: int | None) -> tuple[TaskScore, float]:
         """The best rate to a later rung, or to the end where `level` is None; after divergence the next best one.
@@ -54,6 +70,10 @@ class Learning:
                 return reached, value
         where = "in the full run" if level is None else f"at rung {level + 1}"
         raise DivergedError(f"every learning rate diverged {where}{self._on(score.task)}")
+
+    def full(self, task: str, rate: float) -> float | None:
+        """The objective of the whole run at a rate; None after divergence."""
+        return self._value(task, rate, None)[0]
 
     def _rung(self, task: str, rates: list[float]) -> list[float | None]:
         """What every rate reaches at the first rung; None for one that diverged."""

@@ -224,15 +224,16 @@ class Objective:
     def _keep(self, trial: optuna.Trial, scores: Sequence[TaskScore]) -> None:
         """What was reached, over all tasks and, where there are several, on each."""
         rate = median_low([score.rate for score in scores if score.rate is not None])
-        grid = zip(*(score.rates for score in scores), strict=True)
-        rates = [asdict(self._over_tasks(same)) for same in grid]
+        shared = [r for r in scores[0].rates if all(score.tried(r.rate) for score in scores)]
+        rates = [asdict(self._over_tasks(r.rate, scores)) for r in shared]
         self._settle(trial, rate=rate, rates=rates)
         if len(scores) > 1:
             self._settle(trial, tasks=[asdict(score) for score in scores])
 
-    def _over_tasks(self, same: Sequence[RateResult]) -> RateResult:
-        values = [r.value for r in same if r.value is not None]
-        return RateResult(same[0].rate, self.laboratory.joint(values) if len(values) == len(same) else None)
+    def _over_tasks(self, rate: float, scores: Sequence[TaskScore]) -> RateResult:
+        """A rate that every task tried, over all of them."""
+        values = [r.value for score in scores for r in score.rates if r.rate == rate and r.value is not None]
+        return RateResult(rate, self.laboratory.joint(values) if len(values) == len(scores) else None)
 
     def _failed(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:
         """Recorded with its reason; told to Optuna as a broken constraint, so that its like are avoided."""

@@ -34,6 +34,10 @@ class TaskScore:
     value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def tried(self, rate: float) -> bool:
+        """Whether a rate is among those compared at the rung."""
+        return any(r.rate == rate for r in self.rates)
+
     @property
     def rate_at_edge(self) -> bool:
         """Whether the chosen rate is the smallest or largest that was tried: a wider grid may do better."""
@@ -51,7 +55,8 @@ class Row:
     """One trial. `value` and `rung` are the held-out objective (smaller is better) of the full run and at the rung.
 
     tasks: one entry a task where several are searched jointly. `value`, `rung` and `rates` are then over all of them
-    (see `joint`), `rate` is the middle one of the tasks' own, `metrics` are means of what all tasks have.
+    (see `joint`), `rates` those that every task tried; `rate` is the middle one of the tasks' own, `metrics` are means
+    of what all tasks have.
     levels: the objective at every rung that was reached. objectives: what was measured, by name, with its own sign;
     violations: by how much it breaks which constraint; costs: the objectives in their order, smaller is better.
     audited: whether it was to stop at a rung and went on to the end all the same.
@@ -97,9 +102,10 @@ class Row:
             return any(score.rate_at_edge for score in self.tasks)
         return TaskScore("", self.rates, self.rate).rate_at_edge
 
-    def rate_of(self, task: str) -> float | None:
-        """The rate that was best at the rung on a task."""
-        return next((score.rate for score in self.tasks if score.task == task), self.rate)
+    def score_of(self, task: str) -> TaskScore:
+        """What was reached on a task."""
+        whole = TaskScore(task, self.rates, self.rate, self.rung, self.value, self.metrics)
+        return next((score for score in self.tasks if score.task == task), whole)
 
     @property
     def rate_text(self) -> str:

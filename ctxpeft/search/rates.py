@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from ctxpeft.errors import did_you_mean
 from ctxpeft.spec.base import Spec
+from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.registry import kinds
 from ctxpeft.spec.variant import Variant
 
 Rate = Annotated[float, Field(gt=0)]
-CENTRES: dict[str, float] = {
-    "peft": 3e-3,
-    "matrix": 3e-3,
-    "slots": 3e-2,
-    "inside.slots": 5e-2,
-    "vector": 1e-2,
-    "none": 1e-2,
-}
 
 
 class Rates(Spec):
-    """Rates of each design: `centre` times every one of `multipliers`, or a list of rates for what `centre` names.
+    """Rates of each design: a centre times every one of `multipliers`, or the list of rates that `centre` names.
 
-    Keys of `centre`: `peft`, a kind of memory, or a placement and a kind (`inside.slots`); the more exact key
-    wins. What the file leaves out keeps the built-in centre, measured on a 3M-parameter model. A variant of several
-    modules goes by its first; a variant's own hint `training.learning_rate` comes first.
+    The centre of a design is its hint `training.learning_rate`, else what its blocks declare, the smallest of several
+    modules (`Variant.usual_rate`). `centre` replaces what blocks declare; its keys are `peft`, a kind of memory, or a
+    placement and a kind (`inside.slots`), of which the more exact one wins.
+    widen: while the best of several rates is the smallest or the largest tried, one more beyond it, at most so often.
     """
 
     multipliers: Annotated[list[Rate], Field(min_length=1)] = Field([1 / 3, 1.0, 3.0])
+    widen: Annotated[int, Field(ge=0, le=4)] = 2
     centre: dict[str, Rate | Annotated[list[Rate], Field(min_length=1)]] = Field(default_factory=dict)
 
     @field_validator("centre")
@@ -44,22 +40,44 @@ class Rates(Spec):
         return value
 
     def of(self, variant: Variant) -> list[float]:
-        """The rates to try, rising."""
-        hint = variant.training.learning_rate
-        if hint is not None:
-            return self._grid(hint)
+        """The rates to try first, rising."""
+        if variant.training.learning_rate is not None:
+            return self._grid(variant.training.learning_rate)
         if variant.peft is not None:
-            return self._grid(self._centre("peft"))
-        first = variant.modules[0]
-        return self._grid(self._centre(f"{first.placement}.{first.memory.kind}", first.memory.kind))
+            return self._grid(self._centre("peft") or variant.usual_rate())
+        return min(
+            (self._grid(self._of_module(module)) for module in variant.modules), key=lambda grid: grid[0]
+        )
 
-    def _centre(self, *keys: str) -> float | list[float]:
-        for table in (self.centre, CENTRES):
-            for key in keys:
-                if key in table:
-                    return table[key]
-        return 1e-2
+    def beyond(self, tried: Sequence[float], best: float) -> float | None:
+        """The next rate to try when the best is at an edge of those tried, as far away as its neighbour."""
+        if best not in (min(tried), max(tried)):
+            return None
+        return self.next_to(tried, best, down=best == min(tried))
+
+    def next_to(self, tried: Sequence[float], rate: float, down: bool) -> float | None:
+        """The rate below or above one: of those tried, or as far beyond as its neighbour; None beside one alone."""
+        rising = sorted({*tried, rate})
+        place = rising.index(rate)
+        before, after = rising[:place], rising[place + 1 :]
+        if not down:
+            before, after = after[::-1], before[::-1]
+        if before:
+            return before[-1]
+        return _rounded(rate * rate / after[0]) if after else None
+
+    def _of_module(self, module: ModuleSpec) -> float | list[float]:
+        kind = module.memory.kind
+        return self._centre(f"{module.placement}.{kind}", kind) or module.usual_rate()
+
+    def _centre(self, *keys: str) -> float | list[float] | None:
+        """What the file says for the first of `keys` it names."""
+        return next((self.centre[key] for key in keys if key in self.centre), None)
 
     def _grid(self, centre: float | list[float]) -> list[float]:
         values = centre if isinstance(centre, list) else [centre * m for m in self.multipliers]
-        return sorted({float(f"{value:.3g}") for value in values})
+        return sorted({_rounded(value) for value in values})
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")

@@ -14,6 +14,7 @@ import optuna
 from ctxpeft.search.archive import Archive, archive_of
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
+from ctxpeft.search.expected import RETUNED
 from ctxpeft.search.export import best_row, best_variant, write_exports
 from ctxpeft.search.finals import Finals, fresh_runs, run_finals
 from ctxpeft.search.job import Job
@@ -59,7 +60,7 @@ class Found:
         """Plain data for `--json`."""
         best = self.best
         return {
-            "best": best_variant(best, self.about).to_dict() if best else None,
+            "best": best_variant(best, self.about, self.finals).to_dict() if best else None,
             "value": best.value if best else None,
             "about": self.about,
             "finals": self.finals.plain() if self.finals else None,
@@ -109,7 +110,8 @@ def search(
         watch = Watch()
         total = job.search.trials + len(anchors)
         methods = job.search.finalists + len(anchors) if job.search.finalists else 0
-        first, finals_each = job.search.objectives[0], methods * job.search.seeds
+        runs_each = job.search.seeds + round(RETUNED * job.search.retune)
+        first, finals_each = job.search.objectives[0], methods * runs_each
         shape = finals_each, job.search.rungs, job.search.keep, len(anchors)
         with Progress(total, first, watch, workers, *shape) as progress:
             progress.resumed(rows_of(study.get_trials(deepcopy=False)))

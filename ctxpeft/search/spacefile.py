@@ -73,6 +73,11 @@ class Search(Spec):
     )
     finalists: Annotated[int, Field(ge=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 3
+    retune: Annotated[int, Field(ge=0, le=4)] = Field(
+        1,
+        description="How many rates below the one chosen at the rung, or else above it, each finalist tries in full "
+        "before the fresh seeds; short runs like high rates.",
+    )
     objective: Name | Annotated[list[Name], Field(min_length=1)] = "loss"
     constraints: dict[Name, float] = Field(
         default_factory=dict, description="The least metric or ood, the most of everything else."

@@ -21,7 +21,7 @@ import optuna
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
-from ctxpeft.search.finals import fresh_run, fresh_runs
+from ctxpeft.search.finals import final_rate, final_rates, fresh_run, fresh_runs
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import work
 from ctxpeft.search.outcome import Row, rows_of
@@ -156,5 +156,7 @@ def _designs(laboratory: Laboratory, owner: str, index: int, workers: int) -> No
 def _finals(laboratory: Laboratory, owner: str, index: int, workers: int) -> None:
     job = laboratory.job
     rows = rows_of(load_study(job.url, job.study).get_trials(deepcopy=False))
+    for row, task in list(final_rates(laboratory, rows))[index::workers]:
+        final_rate(laboratory, row, task)
     for row, task, seed in list(fresh_runs(laboratory, rows))[index::workers]:
         fresh_run(laboratory, row, task, seed)

@@ -184,9 +184,11 @@ class ParameterizationSpec(BlockSpec):
     """How slot keys and values come from parameters.
 
     looks_at: what of the capture a kind may look at besides the host's projections and the virtual tokens.
+    learning_rate: where slots made by the kind are usually tuned from, if not from where slots are.
     """
 
     family: ClassVar[str] = "parameterization"
+    learning_rate: ClassVar[float | None] = None
     looks_at: ClassVar[tuple[Looked, ...]] = EVERYTHING
     per_kv_head_only: ClassVar[bool] = False
     head_site_only: ClassVar[bool] = False
@@ -207,9 +209,19 @@ class ParameterizationSpec(BlockSpec):
 
 
 class MemorySpec(BlockSpec):
-    """What is asked. Declares which feature map, normaliser and placement it can take."""
+    """What is asked. Declares which feature map, normaliser and placement it can take.
+
+    learning_rate: where the rate of the kind is usually tuned from (AdamW, no weight decay); inside, where it competes
+    with the content, `learning_rate_inside` if there is one.
+    """
 
     family: ClassVar[str] = "memory"
+    learning_rate: ClassVar[float] = 1e-2
+    learning_rate_inside: ClassVar[float | None] = None
+
+    def usual_rate(self, placement: str) -> float:
+        """The learning rate to begin with, for a module of nothing but this memory at a placement."""
+        return (self.learning_rate_inside if placement == "inside" else None) or self.learning_rate
 
     @abstractmethod
     def feature_map_use(self) -> Literal["required", "forbidden"]:

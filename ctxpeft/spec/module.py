@@ -84,6 +84,10 @@ class ModuleSpec(Spec):
             object.__setattr__(self, "normalizer", usual_normalizer(self.placement, self.memory))
         return self
 
+    def usual_rate(self) -> float:
+        """The learning rate to begin with: what the memory's kind declares for the placement."""
+        return self.memory.usual_rate(self.placement)
+
     def needs_mass(self) -> bool:
         """Whether the read must come with its mass: it competes, or it is normalised."""
         return self.placement == "inside" or self.normalizer in ("sum", "softmax")

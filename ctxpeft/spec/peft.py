@@ -12,6 +12,7 @@ from pydantic import ConfigDict, model_validator
 from ctxpeft.errors import did_you_mean
 from ctxpeft.spec.base import Spec
 
+USUAL_RATE = 3e-3  # LoRA's on a model of 3M parameters; lower on large ones
 PROMPT_METHODS = (
     "PREFIX_TUNING",
     "PROMPT_TUNING",

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ctxpeft.errors import one_line
 from ctxpeft.spec.base import NAME, Domain, Spec, canonical, compact
 from ctxpeft.spec.module import ModuleSpec
-from ctxpeft.spec.peft import PeftSpec
+from ctxpeft.spec.peft import USUAL_RATE, PeftSpec
 from ctxpeft.spec.yaml_lines import dump_yaml
 
 DESCRIPTIVE = ("name", "title", "source", "regime", "differs", "training")
@@ -80,6 +80,15 @@ class Variant(Spec):
             _one_head_site_canonical(module)
         text = json.dumps(_numbers(data), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def usual_rate(self) -> float:
+        """The learning rate to begin with: the variant's hint, else what its blocks declare, the smallest of several.
+
+        One rate trains all modules, and one that is too high costs more than one that is too low.
+        """
+        if self.training.learning_rate is not None:
+            return self.training.learning_rate
+        return min((m.usual_rate() for m in self.modules), default=USUAL_RATE)
 
     def identity_at_init(self) -> bool:
         """Whether attaching the variant leaves every output bit-identical until it is trained."""

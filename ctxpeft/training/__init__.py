@@ -8,7 +8,7 @@ result.evaluations["test"].metrics
 from ctxpeft.training._base import MINI, Base, gqa_of, load_base, source_of
 from ctxpeft.training._bench import Bench, Elsewhere, encoder_for, prepare
 from ctxpeft.training._beside import run_beside, why_apart
-from ctxpeft.training._config import DEFAULT_LEARNING_RATE, TrainingConfig
+from ctxpeft.training._config import TrainingConfig
 from ctxpeft.training._folder import InUseError, RunFolder, config_hash, environment
 from ctxpeft.training._head import load_head
 from ctxpeft.training._methods import BASELINES, Method, VariantLike, count_parameters, load_method
@@ -21,7 +21,6 @@ from ctxpeft.training.progress import ConsoleReporter, Reporter, Silent
 
 __all__ = [
     "BASELINES",
-    "DEFAULT_LEARNING_RATE",
     "MINI",
     "SPLITS",
     "Base",

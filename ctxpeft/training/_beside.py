@@ -38,7 +38,7 @@ class _Stop:
 def why_apart(bench: Bench, variant: VariantLike | Method, configs: Sequence[TrainingConfig]) -> str:
     """Why such runs have to be trained one by one; "" where `run_beside` takes them."""
     method = load_method(variant)
-    full = [config.resolved(method.variant, len(bench.train)) for config in configs]
+    full = [config.resolved(method, len(bench.train)) for config in configs]
     first = full[0]
     if method.variant is None or method.variant.peft is not None:
         return "rows of a batch are not routed to it"
@@ -90,7 +90,7 @@ def run_beside(
         raise ValueError(reason)
     seed = configs[0].seed
     drawn = bench.drawn(seed)
-    full = [config.resolved(method.variant, len(drawn.train)) for config in configs]
+    full = [config.resolved(method, len(drawn.train)) for config in configs]
     wanted = [name for name in splits if drawn.measured_on(name).examples]
     how = {"splits": wanted, "generate": 0, "beside": True} | ({} if labels else {"labels": False})
     folders = [

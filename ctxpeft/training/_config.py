@@ -8,20 +8,20 @@ from typing import Annotated
 from pydantic import Field
 
 from ctxpeft.spec.base import Spec
-from ctxpeft.spec.variant import TrainingHints, Variant
-
-DEFAULT_LEARNING_RATE = 3e-3
+from ctxpeft.spec.variant import TrainingHints
+from ctxpeft.training._methods import Method
 
 
 class TrainingConfig(Spec):
-    """Settings of one run. Those left None are filled from the variant's hints, else from the defaults beside them.
+    """Settings of one run. Those left None are filled from the variant's hints, else from the defaults beside them;
+    the learning rate from what the method's blocks declare (`Method.usual_rate`).
 
     Steps are optimiser steps; `epochs` replaces `steps` when given. Held-out loss is measured every `eval_every`
     steps (a fifth of the run when None, never when 0) on `eval_limit` validation examples. With `patience`,
     training stops after that many measurements without a better one, and the best adapter is restored.
     """
 
-    learning_rate: Annotated[float, Field(gt=0, lt=100)] | None = None  # 3e-3
+    learning_rate: Annotated[float, Field(gt=0, lt=100)] | None = None
     steps: Annotated[int, Field(ge=1)] = 250
     epochs: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -40,9 +40,9 @@ class TrainingConfig(Spec):
     group_by_length: bool = False
     gradient_checkpointing: bool = False
 
-    def resolved(self, variant: Variant | None, train_examples: int) -> TrainingConfig:
+    def resolved(self, method: Method, train_examples: int) -> TrainingConfig:
         """Every field filled; `epochs` turned into steps."""
-        hints = variant.training if variant else TrainingHints()
+        hints = method.variant.training if method.variant else TrainingHints()
         steps = self.steps
         if self.epochs is not None:
             per_epoch = train_examples / (self.batch_size * self.gradient_accumulation)
@@ -52,7 +52,7 @@ class TrainingConfig(Spec):
             update={
                 "steps": steps,
                 "epochs": None,
-                "learning_rate": self.learning_rate or hints.learning_rate or DEFAULT_LEARNING_RATE,
+                "learning_rate": self.learning_rate or method.usual_rate(),
                 "warmup_ratio": _first(self.warmup_ratio, hints.warmup_ratio, 0.06),
                 "weight_decay": _first(self.weight_decay, hints.weight_decay, 0.0),
                 "eval_every": every,

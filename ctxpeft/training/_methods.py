@@ -20,6 +20,8 @@ BASELINES: dict[str, str] = {
     "full": "full fine-tuning: every parameter of the base is trained",
     "probe": "the linear probe: a logistic regression on the frozen base's last hidden states of the prompt",
 }
+BASELINE_RATES = {"full": 1e-4}
+HEAD_RATE = 3e-3  # of a baseline that trains a new head and nothing else
 VariantLike = str | os.PathLike[str] | Mapping[str, Any] | Variant
 
 
@@ -29,6 +31,10 @@ class Method:
 
     name: str
     variant: Variant | None
+
+    def usual_rate(self) -> float:
+        """The learning rate to begin with when none is given: `Variant.usual_rate`, or the baseline's."""
+        return self.variant.usual_rate() if self.variant else BASELINE_RATES.get(self.name, HEAD_RATE)
 
     def fingerprint(self) -> str:
         """The variant's fingerprint; a baseline's name."""

@@ -26,7 +26,7 @@ def resolve(bench: Bench, variant: VariantLike | Method, config: TrainingConfig)
     bench = bench.drawn(config.seed)
     described = bench.describe()
     about = described.pop("about")
-    full = config.resolved(method.variant, len(bench.train))
+    full = config.resolved(method, len(bench.train))
     return {
         "variant": {"fingerprint": method.fingerprint()},
         **described,
@@ -70,7 +70,7 @@ def run(
     method = load_method(variant)
     config = config or TrainingConfig()
     bench = bench.drawn(config.seed)
-    config = config.resolved(method.variant, len(bench.train))
+    config = config.resolved(method, len(bench.train))
     reporter = reporter or Silent()
     if not bench.train and method.name != "none":
         raise DataError(f"{bench.task.spec.name} has no training data")

@@ -41,7 +41,7 @@ modules:
         feature_map: [elu, gelu, relu, silu]
         memory: {kind: matrix, per: [query_head, kv_head]}
       prefix: {placement: inside, merge: [compete, compete_length], memory: {kind: slots, count: {low: 2, high: 64}}}
-rates: {multipliers: [1, 3]}
+rates: {multipliers: [1, 3], widen: 0}
 search: {rung: 0.5, finalists: 0}
 training: {steps: 12, batch_size: 4}
 """

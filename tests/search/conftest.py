@@ -31,8 +31,8 @@ modules:
         placement: inside
         merge: [compete, compete_length]
         memory: {kind: slots, count: {low: 2, high: 4}}
-rates: {multipliers: [1, 3]}
-search: {trials: 5, rung: 0.5, warmup: 2, finalists: 1, seeds: 2}
+rates: {multipliers: [1, 3], widen: 0}
+search: {trials: 5, rung: 0.5, warmup: 2, finalists: 1, seeds: 2, retune: 0}
 training: {steps: 6, batch_size: 4}
 """
 

@@ -15,14 +15,14 @@ COST = TaskCost("t", 0.5, 2.0, 1.0, 10.0, 20.0, (4, 10), 40, 100, 1000)
 
 
 def test_every_run_is_counted() -> None:
-    search = Search(trials=10, rung=[0.1, 0.25], keep=0.5, finalists=1, seeds=2)
+    search = Search(trials=10, rung=[0.1, 0.25], keep=0.5, finalists=1, seeds=2, retune=2)
     rung = 3 * (2 + 4 * 0.5 + 1)
     second = 2 + 10 * 0.5 + 1
     full = 2 + 40 * 0.5 + 10
     found = expected([COST], search, anchors=2, rates=3, variant="v")
     assert found.anchors == pytest.approx(2 * (rung + second + full))
     assert found.designs == pytest.approx(10 * (rung + second / 2 + full / 4))
-    assert found.finals == pytest.approx((1 + 2) * 2 * (2 + 40 * 0.5 + 10 + 20))
+    assert found.finals == pytest.approx((1 + 2) * (2 * (2 + 40 * 0.5 + 10 + 20) + 3 * full))
     assert found.total == pytest.approx(found.anchors + found.designs + found.finals)
     assert replace(found, workers=2).total == pytest.approx(found.total / 2)
 

@@ -25,7 +25,7 @@ modules:
         placement: outside
         feature_map: {maps}
         memory: {{kind: matrix, per: [query_head, kv_head]}}
-rates: {{multipliers: [1, 3]}}
+rates: {{multipliers: [1, 3], widen: 0}}
 search: {{trials: {trials}, rung: 0.5, warmup: 2, keep: 1, finalists: 0, startup: 100}}
 training: {{steps: 4, batch_size: 4}}
 """

@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from ctxpeft.analysis.table import p_value
+from ctxpeft.search.report.words import answer
 from ctxpeft.analysis.statistics import Interval
 from ctxpeft.search.finals import Versus
 from ctxpeft.search.job import Job, with_settings
@@ -140,7 +142,7 @@ def test_the_answer_is_the_finals(found: Found) -> None:
         i = versus.interval
         told = f"{i.mean:+.4f} [{i.low:+.4f}, {i.high:+.4f}]"
         assert cells[0] == versus.anchor
-        assert cells[3:] == [f"{versus.other:.4f}", told, versus.verdict]
+        assert cells[3:] == [f"{versus.other:.4f}", told, p_value(versus.adjusted), versus.verdict]
 
 
 def test_what_the_guide_was_told_stands_in_it(found: Found, tiny_job: Job) -> None:
@@ -254,6 +256,13 @@ def test_says_the_word_of_significance(found: Found) -> None:
     html = render(found.rows, replace(finals, versus=[covers]), found.about)
     assert "It is not distinguishable from prefix-tuning." in html
     assert "+0.1000 [-0.0200, +0.2000]" in html
+    corrected = replace(versus, adjusted=0.2)
+    assert corrected.verdict == "not significant", "the corrected p-value decides, not the interval"
+    html = render(found.rows, replace(finals, versus=[corrected, corrected]), found.about)
+    assert "the difference is not significant (p 0.200, corrected for 2 comparisons)" in "\n".join(
+        answer(found.rows, replace(finals, versus=[corrected, corrected]), found.about)
+    )
+    assert "corrected for the number of comparisons in the table (Holm)" in html
 
 
 def test_less_is_better_where_the_metric_is_a_loss() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 import pytest
 
+from ctxpeft.analysis.statistics import holm
 from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.job import Job, with_settings
@@ -84,9 +85,10 @@ def test_fresh_seeds_decide_nothing_but_the_verdict(found: Found, tiny_job: Job)
     assert finals.split == "test"
     assert finals.seeds == [1, 2]
     assert {v.anchor for v in finals.versus} == {"prefix-tuning-plus", "prefix-tuning"}
+    assert [v.adjusted for v in finals.versus] == holm([v.interval.p or 0.0 for v in finals.versus])
     for versus in finals.versus:
-        covers = versus.interval.low <= 0 <= versus.interval.high
-        assert (versus.verdict == "not significant") == covers
+        assert versus.adjusted is not None
+        assert (versus.verdict == "not significant") == (versus.adjusted >= 0.05)
     read = [p for p in (tiny_job.out / "runs").iterdir() if (p / "predictions-test.jsonl").is_file()]
     assert len(read) == 3 * 2, "test data are read by the fresh runs of three finalists alone"
 

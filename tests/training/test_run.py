@@ -235,10 +235,10 @@ def test_gradient_checkpointing_and_accumulation_change_nothing(bench: Bench) ->
 def test_hints_fill_what_is_left_open() -> None:
     plain = ctxpeft.load_variant("prefix-tuning").to_dict()
     variant = ctxpeft.load_variant(plain | {"training": {"learning_rate": 0.05, "warmup_ratio": 0.2}})
-    full = TrainingConfig(epochs=2, batch_size=8, weight_decay=0.1).resolved(variant, 100)
+    full = TrainingConfig(epochs=2, batch_size=8, weight_decay=0.1).resolved(load_method(variant), 100)
     assert (full.learning_rate, full.warmup_ratio, full.weight_decay, full.steps) == (0.05, 0.2, 0.1, 25)
-    assert full.resolved(variant, 7) == full
-    assert TrainingConfig(learning_rate=1e-4).resolved(variant, 100).learning_rate == 1e-4
+    assert full.resolved(load_method(variant), 7) == full
+    assert TrainingConfig(learning_rate=1e-4).resolved(load_method(variant), 100).learning_rate == 1e-4
     assert load_method(variant).fingerprint() == variant.fingerprint()
 
 

@@ -26,6 +26,7 @@ class Edit(PlainMemorySpec):
 
     cites: ClassVar[str] = "LoReFT, arXiv:2404.03592"
     equation: ClassVar[str] = "r = Rᵀ (W q + b − R q), R Rᵀ = 1"
+    learning_rate: ClassVar[float] = 3e-2
     kind: Literal["edit"] = "edit"
     rank: Annotated[int, Field(ge=1), Domain(1, 32, log=True)] = 4
     per: Per = "layer"

@@ -28,6 +28,8 @@ class Matrix(MemorySpec):
 
     cites: ClassVar[str] = "Prefix-Tuning+, arXiv:2506.13674, eq. 7; NTK-Attention, arXiv:2406.14036"
     equation: ClassVar[str] = "n = φ(q)ᵀ M, m = φ(q)ᵀ softplus(ζ)"
+    learning_rate: ClassVar[float] = 3e-3
+    learning_rate_inside: ClassVar[float | None] = 3e-2
     kind: Literal["matrix"] = "matrix"
     form: Literal["full", "low_rank", "diagonal"] = "full"
     rank: Annotated[int, Field(ge=1), Domain(1, 64, log=True)] | None = None

@@ -68,6 +68,8 @@ class Slots(MemorySpec):
         "APT, arXiv:2305.15212"
     )
     equation: ClassVar[str] = "n = Σⱼ e^{sⱼ} vⱼ, m = Σⱼ e^{sⱼ}, sⱼ = qᵀkⱼ/√d"
+    learning_rate: ClassVar[float] = 3e-2
+    learning_rate_inside: ClassVar[float | None] = 1e-1
     kind: Literal["slots"] = "slots"
     count: Annotated[int, Field(ge=1, le=65536), Domain(1, 256, log=True)] = 32
     score: Literal["softmax", "norga", "kernel", "relu"] = "softmax"
@@ -94,6 +96,9 @@ class Slots(MemorySpec):
         if self.position != "auto":
             return self.position
         return "before" if turnable else "offset"
+
+    def usual_rate(self, placement: str) -> float:
+        return self.parameterization.learning_rate or super().usual_rate(placement)
 
     def feature_map_use(self) -> Literal["required", "forbidden"]:
         return "required" if self.score == "kernel" else "forbidden"

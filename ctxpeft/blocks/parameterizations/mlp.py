@@ -22,6 +22,7 @@ class Mlp(ParameterizationSpec):
 
     cites: ClassVar[str] = "Prefix-Tuning, arXiv:2101.00190, section 4.3"
     equation: ClassVar[str] = "[K, V] = tanh(E W1 + b1) W2 + b2"
+    learning_rate: ClassVar[float | None] = 3e-3
     looks_at: ClassVar[tuple[Looked, ...]] = ()
     kind: Literal["mlp"] = "mlp"
     embedding: Annotated[int, Field(ge=1), Domain(8, 512, log=True)] = 64

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ctxpeft.analysis.table import p_value
 from ctxpeft.files import write_text
 from ctxpeft.search.export import best_row, best_variant
 from ctxpeft.search.finals import Finals
@@ -65,12 +66,14 @@ def context(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -
         "tally": words.tally(finals) if finals else "",
         "remarks": words.remarks(rows, finals, about),
         "finals": finals,
+        "corrected": bool(finals and finals.versus and finals.versus[0].adjusted is not None),
+        "p_value": p_value,
         "anchors": [row for row in rows if row.anchor and row.outcome in ("completed", "memoised", "failed")],
         "published": {row.number: _published(row) for row in rows if row.anchor},
         "counts": counts(rows),
         "tried": len(tried(rows)),
         "rung": words.rung_in_words(rows, about),
-        **_answer(best_row(rows, finals), about),
+        **_answer(best_row(rows, finals), about, finals),
         **_pictures(rows, finals, about),
         **_choices(rows, rung),
         **_rules(rows, about),
@@ -85,16 +88,27 @@ def context(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -
     return {**found, "sections": [(id_, title) for id_, title in SECTIONS if there.get(id_, True)]}
 
 
-def _answer(best: Row | None, about: dict[str, Any]) -> dict[str, Any]:
+def _answer(best: Row | None, about: dict[str, Any], finals: Finals | None) -> dict[str, Any]:
     if best is None:
         return {"best": None}
-    variant = best_variant(best, about)
+    variant = best_variant(best, about, finals)
     return {
         "best": best,
+        "retuned": _retuned(best, finals),
         "largest": max((r.rate for r in best.rates), default=None),
         "written": written(variant),
         "yaml": dump_yaml(variant.to_dict()),
     }
+
+
+def _retuned(best: Row, finals: Finals | None) -> str:
+    """The rates of the fresh runs, where they are not those chosen at the rung."""
+    again = next((m for m in finals.methods if m.number == best.number), None) if finals else None
+    if again is None:
+        return ""
+    own = [task.rate for task in again.tasks] or [again.rate]
+    told = ", ".join(f"{rate:g}" for rate in own)
+    return "" if told == best.rate_text else told
 
 
 def _published(row: Row) -> str:

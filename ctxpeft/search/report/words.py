@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from ctxpeft.analysis.table import p_value
 from ctxpeft.search.fidelity import fidelity, in_words
 from ctxpeft.search.finals import Final, Finals, Versus
 from ctxpeft.search.outcome import Row, ranking
@@ -18,7 +19,7 @@ from ctxpeft.search.shut import shut_out
 
 def answer(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> list[str]:
     """What was found, in a few sentences."""
-    against = [_against(versus) for versus in finals.versus] if finals else []
+    against = [_against(versus, len(finals.versus)) for versus in finals.versus] if finals else []
     return [headline(rows, finals, about), *against, *remarks(rows, finals, about)]
 
 
@@ -111,13 +112,17 @@ def _ahead(anchors: Sequence[tuple[str, float | None]], value: float, objective:
     return [f"On validation data {', '.join(named)} {verb} ahead of it."]
 
 
-def _against(versus: Versus) -> str:
+def _against(versus: Versus, comparisons: int) -> str:
     verdict = {
         "better": "it is significantly better",
         "worse": "it is significantly worse",
         "not significant": "the difference is not significant",
     }[versus.verdict]
-    return f"Against {versus.anchor} ({metric(versus.metric)} {versus.other:.4f}): {interval(versus)}; {verdict}."
+    p = ""
+    if versus.adjusted is not None:
+        corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
+        p = f" (p {p_value(versus.adjusted)}{corrected})"
+    return f"Against {versus.anchor} ({metric(versus.metric)} {versus.other:.4f}): {interval(versus)}; {verdict}{p}."
 
 
 def _curse(winner: Final, objective: str) -> str:
