@@ -10,14 +10,14 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
-from ctxpeft.analysis.table import p_value
-from ctxpeft.search.report.words import answer
 from ctxpeft.analysis.statistics import Interval
+from ctxpeft.analysis.table import p_value
 from ctxpeft.search.finals import Versus
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import RateResult, Row
 from ctxpeft.search.report.choices import choices_of
 from ctxpeft.search.report.page import SECTIONS, render
+from ctxpeft.search.report.words import answer
 from ctxpeft.search.run import Found
 from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.latex import split
