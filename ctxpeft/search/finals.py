@@ -228,10 +228,10 @@ def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str],
         for task, our, their in zip(laboratory.tasks, ours, theirs, strict=True)
         if len(laboratory.tasks) > 1
     ]
-    return Finals(seeds, winner.number, split, methods, _corrected(versus), left_out, _corrected(by_task))
+    return Finals(seeds, winner.number, split, methods, corrected(versus), left_out, corrected(by_task))
 
 
-def _corrected(versus: Sequence[Versus]) -> list[Versus]:
+def corrected(versus: Sequence[Versus]) -> list[Versus]:
     """The p-values corrected for the number of comparisons."""
     adjusted = holm([v.interval.p or 0.0 for v in versus])
     return [replace(v, adjusted=p) for v, p in zip(versus, adjusted, strict=True)]

@@ -20,7 +20,9 @@ BASELINES: dict[str, str] = {
     "full": "full fine-tuning: every parameter of the base is trained",
     "probe": "the linear probe: a logistic regression on the frozen base's last hidden states of the prompt",
 }
-BASELINE_RATES = {"full": 3e-3 / 27}  # what tuning from 3e-3 came to on a model of 3M parameters (docs/evidence)
+BASELINE_RATES = {
+    "full": 3e-3 / 27
+}  # what tuning from 3e-3 came to on a model of 3M parameters (docs/evidence)
 HEAD_RATE = 3e-3  # of a baseline that trains a new head and nothing else
 VariantLike = str | os.PathLike[str] | Mapping[str, Any] | Variant
 

@@ -12,7 +12,7 @@ import yaml
 
 from ctxpeft.analysis.statistics import Interval
 from ctxpeft.analysis.table import p_value
-from ctxpeft.search.finals import Versus
+from ctxpeft.search.finals import Versus, corrected
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import RateResult, Row
 from ctxpeft.search.report.choices import choices_of
@@ -339,3 +339,14 @@ def test_text_has_the_contrast_of_wcag_aa_in_both_schemes_and_in_print(found: Fo
             for ground in ("page", "card"):
                 light, dark = sorted((luminance(scheme[text]), luminance(scheme[ground])), reverse=True)
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, scheme)
+
+
+def test_verdicts_are_corrected_for_the_number_of_anchors() -> None:
+    found = [
+        Versus(name, "test", "accuracy", True, 0.7, 0.6, Interval(0.1, 0.001, 0.2, p=p))
+        for name, p in (("a", 0.03), ("b", 0.001), ("c", 0.04))
+    ]
+    assert [v.verdict for v in found] == ["better"] * 3, "each interval leaves zero out"
+    adjusted = corrected(found)
+    assert [v.adjusted for v in adjusted] == pytest.approx([0.06, 0.003, 0.06])
+    assert [v.verdict for v in adjusted] == ["not significant", "better", "not significant"]
