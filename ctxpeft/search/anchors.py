@@ -15,6 +15,7 @@ from ctxpeft.spec.variant import Variant
 
 KNOBS = (("memory", "count"), ("memory", "rank"), ("feature_map", "width"))
 MOST = 4096
+TOO_MANY = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,16 @@ def load_anchor(name: str, folder: Path, count: Count, target: Target | None) ->
 
 def _resized(given: Variant, count: Count, target: Target) -> Iterator[tuple[Variant, int, str]]:
     for make, low, what in _knobs(given):
-        value, parameters = nearest(lambda v, make=make: count(make(v)), low, MOST, target.parameters)  # type: ignore[misc]
-        yield make(value), parameters, f"{what} {value}"
+
+        def counted(value: int, make: Callable[[int], Variant] = make) -> int:
+            try:
+                return count(make(value))
+            except CtxpeftError:  # a rank above the width it is taken of: more than fits
+                return TOO_MANY
+
+        value, parameters = nearest(counted, low, MOST, target.parameters)
+        if parameters < TOO_MANY:
+            yield make(value), parameters, f"{what} {value}"
 
 
 def _knobs(given: Variant) -> Iterator[tuple[Callable[[int], Variant], int, str]]:

@@ -181,3 +181,12 @@ def test_anchors_stand_at_their_nearest_size(
     if name == "lora-qv":
         assert anchor.variant.peft is not None
         assert anchor.variant.peft.arguments()["lora_alpha"] == 20
+
+
+def test_a_size_that_does_not_fit_is_more_than_any(skeleton: nn.Module) -> None:
+    """The rank of an edit cannot exceed the width of what it edits, whatever the budget asks."""
+    counter = Counter(skeleton)
+    anchor = load_anchor("reft", Path(), counter, Target(36_864, 0.03))
+    assert (anchor.size, anchor.parameters) == ("rank 16", 36_960)
+    most = load_anchor("reft", Path(), counter, Target(10_000_000, 0.03))
+    assert most.size == "rank 192"
