@@ -86,13 +86,20 @@ def compose_jointly(capture: Capture, active: Sequence[Active], asked: Question)
                     (n.expand(shape), None if m is None else m.expand(shape[:3]), c.expand(shape[:3]))
                 )
         reads = [(module, mask, *module.read(capture)) for module, mask in outside]
-        joined = (torch.cat(keys, 1) if len(keys) > 1 else keys[0] for keys in zip(*slots, strict=True))
-        o = joint(asked, tuple(joined) if slots else None, parts)  # type: ignore[arg-type]
+        o = joint(asked, _side_by_side(slots), parts)
         if reads:
             o = o.to(reads[0][0].dtype)
             for module, mask, read, gate in reads:
                 o = _merge_outside(o, module, mask, read, gate, None)
         return o.to(output.dtype)
+
+
+def _side_by_side(slots: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+    """Slots of several modules as those of one."""
+    if len(slots) < 2:
+        return slots[0] if slots else None
+    keys, values = zip(*slots, strict=True)
+    return torch.cat(keys, 1), torch.cat(values, 1)
 
 
 def compose(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.precision import FullPrecision
+from ctxpeft.blocks.products import added
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -20,7 +21,7 @@ class ContextModule(FullPrecision):
 
     looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
     softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
-    gates, by all heads in their order.
+    gates, by all heads in their order. short: whether all it does is o + phi(q)^T M, head by head.
     """
 
     heads: Tensor | None
@@ -66,6 +67,17 @@ class ContextModule(FullPrecision):
             and spec.query.source == "rotated"
             and self.grouping.order is None
         )
+        self.short = (
+            spec.merge == "add"
+            and not self.gated
+            and spec.normalizer == "none"
+            and getattr(self.memory, "short", False)
+            and self.query.plain
+            and spec.query.source in ("rotated", "unrotated")
+            and self.grouping.trivial
+            and self.heads is None
+        )
+        self.rotated = spec.query.source == "rotated"
         if spec.merge == "compete_length":
             self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
 
@@ -106,6 +118,19 @@ class ContextModule(FullPrecision):
             n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None
         return Read(n, m, c), gate
 
+    def is_bare(self) -> bool:
+        """Whether calling the module is nothing but its `forward`: no hooks on it or its parts, not accelerate's."""
+        parts = self._modules
+        return _bare(self) and _bare(parts["memory"]) and _bare(parts["feature_map"])
+
+    def add_to(self, output: Tensor, query: Tensor) -> Tensor:
+        """o + phi(q)^T M of a module that is `short`, in one product and without a capture: (B, H, T, dv), as o."""
+        phi: Any = self._modules["feature_map"]
+        memory: Any = self._modules["memory"]
+        dtype = self.dtype
+        x = phi.forward(query.to(dtype))
+        return added(output.to(dtype), x, memory._parameters["matrix"]).to(output.dtype)
+
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""
         memory: Any = self.memory
@@ -133,6 +158,13 @@ class ContextModule(FullPrecision):
             return mine
         reparameterised: int = sum(p.numel() for p in owned.parameters())
         return mine - reparameterised + int(owned.deployed_parameters())
+
+
+def _bare(module: nn.Module | None) -> bool:
+    if module is None:
+        return True
+    there = module.__dict__
+    return not there["_forward_hooks"] and not there["_forward_pre_hooks"] and "_hf_hook" not in there
 
 
 def _divided(n: Tensor, m: Tensor) -> Tensor:

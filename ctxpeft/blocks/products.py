@@ -32,6 +32,15 @@ def grouped(x: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(rows, weight).view(groups, batch, count, out).transpose(0, 1)
 
 
+def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """o + x W of each group in one product: (B, G, N, v), (B, G, N, w) and (G, w, v) -> (B, G, N, v)."""
+    if o.shape[0] == 1:
+        return torch.baddbmm(o[0], x[0], weight)[None]
+    batch, groups, count, out = o.shape
+    before, rows = (t.transpose(0, 1).reshape(groups, batch * count, -1) for t in (o, x))
+    return torch.baddbmm(before, rows, weight).view(groups, batch, count, out).transpose(0, 1)
+
+
 def mapped(
     x: Tensor, weights: Sequence[Tensor], phi: Callable[[Tensor], Tensor], grouping: Grouping
 ) -> tuple[Tensor, ...]:

@@ -14,13 +14,16 @@ from ctxpeft.hosts.content import Content
 
 def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> bool:
     """Whether a kernel can serve this call: equal widths, no dropout, cap, sink or bias, a mask it knows."""
-    plain = all(options.get(name) is None for name in ("softcap", "s_aux", "position_bias", "cache"))
+    told = options.get
+    plain = (
+        told("softcap") is None
+        and told("s_aux") is None
+        and told("position_bias") is None
+        and told("cache") is None
+    )
     dense = mask is None or (isinstance(mask, Tensor) and mask.ndim == 4)
     return (
-        plain
-        and dense
-        and not options.get("dropout")
-        and serves(query, key, value, mask is not None, _dtype(query))
+        plain and dense and not told("dropout") and serves(query, key, value, mask is not None, _dtype(query))
     )
 
 

@@ -11,10 +11,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.precision import autocasts
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, implementation, renamed, run_backend
@@ -28,6 +30,7 @@ from ctxpeft.hosts.site import Behind, Site, joined, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
+IDLE = Plan(())
 
 
 class Seam:
@@ -58,6 +61,7 @@ class Seam:
         self.replays = wiring is not None and wiring.replays and (wiring.key is None or wiring.value is None)
         self.arguments: dict[str, Any] = {}
         self.needs: set[Need] | None = None
+        self.at_output = self.later = False
         self.removers: list[Callable[[], None]] = []
 
     @classmethod
@@ -114,6 +118,8 @@ class Seam:
         layer = self.layer
         sites = (self.attention_site, self.ffn_site, self.residual_site)
         modules = [module for site in sites for name in site.adapters for module in site.modules_of(name)]
+        self.at_output = any(module.spec.site == "attention_output" for module in modules)
+        self.later = bool(self.ffn_site.adapters or self.residual_site.adapters)
         found = needs(modules, self.replays, layer.wiring is not None)
         if self.carries:
             found |= {"states", "layer"}
@@ -199,6 +205,13 @@ class Seam:
         acts = self.attention_site.acts(plan.names, "head")
         if not acts.acting and not acts.past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
+        short = acts.short
+        if short and recording is None and self._stands_alone(plan, short, query):
+            output, weights = run_backend(module, self.original_config, query, key, value, mask, options)
+            o = output.transpose(1, 2)
+            for one in short:
+                o = one.add_to(o, query if one.rotated else cast(Tensor, self._unrotated_or(query)))
+            return o.transpose(1, 2).contiguous(), weights
         backend = implementation(self.original_config)
         content = Content(module, query, key, mask, options, backend)
         told = acts.reads_log_mass and backend == "sdpa" and applicable(query, key, value, mask, options)
@@ -227,6 +240,15 @@ class Seam:
         if weights is not None and kept is not None:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
+
+    def _stands_alone(self, plan: Plan, short: tuple[ContextModule, ...], query: Tensor) -> bool:
+        """Whether nobody else has a say in this pass: no gradient, no routing, no instrument, no autocast, no hooks."""
+        if torch.is_grad_enabled() or plan.rows is not None or self.controller.watch is not None:
+            return False
+        for module in short:
+            if not module.is_bare():
+                return False
+        return not autocasts(query.device)
 
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
         """What the modules at the heads may look at; L is asked of the content where no kernel told it."""
@@ -286,11 +308,13 @@ class Seam:
                 f"the attention of {self.layer.name} ({type(self.layer.attention).__name__}) did not call "
                 "transformers' attention interface in this pass"
             )
-        merged = self._merge(self.attention_site, "attention_output", output, self.hidden, self.behind)
+        merged = None
+        if self.at_output or self.behind is not None:
+            merged = self._merge(self.attention_site, "attention_output", output, self.hidden, self.behind)
         self.attended, self.hidden, self.unrotated, self.behind = False, None, None, None
         self.arguments = {}
-        if not self.ffn_site.adapters and not self.residual_site.adapters:
-            self.plan = Plan(())
+        if not self.later:
+            self.plan = IDLE
         return merged
 
     def _enter_ffn(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ class Acts(NamedTuple):
 
     past: those that pass the output projection by. everywhere: all of `acting`, where each acts on all tokens, else
     None. joins: they are served by `compose_jointly`. reads_log_mass: one of all reads the log-mass of the content.
+    short: the modules where each is, and acts on all tokens at the heads (`ContextModule.short`); else empty.
     """
 
     acting: Acting
@@ -39,6 +40,7 @@ class Acts(NamedTuple):
     everywhere: list[Active] | None
     joins: bool
     reads_log_mass: bool
+    short: tuple[ContextModule, ...] = ()
 
     @classmethod
     def of(cls, modules: Acting) -> Acts:
@@ -54,7 +56,9 @@ class Acts(NamedTuple):
                 active.append((module, None))
                 everywhere = everywhere and module.spec.scope.tokens == "all"
         joins = everywhere and not past and joinable(active)
-        return cls(acting, past, active if everywhere else None, joins, reads)
+        short = everywhere and not past and all(module.short for module, _ in active)
+        chosen = tuple(module for module, _ in active) if short else ()
+        return cls(acting, past, active if everywhere else None, joins, reads, chosen)
 
 
 def _chosen(modules: Acting, projected: bool) -> Acting:

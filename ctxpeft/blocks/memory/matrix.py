@@ -73,7 +73,8 @@ class Matrix(MemorySpec):
 class MatrixMemory(MemoryModule):
     """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w).
 
-    again: the map is cheap, and computed again in the backward pass instead of being kept.
+    again: the map is cheap, and computed again in the backward pass instead of being kept. short: the read is
+    phi(q)^T M of a map without parameters, and nothing else.
     """
 
     def __init__(self, spec: Matrix, shape: SiteShape, width: int, needs_mass: bool, again: bool) -> None:
@@ -96,6 +97,7 @@ class MatrixMemory(MemoryModule):
             self.matrix = nn.Parameter(torch.empty(groups, spec.rank, shape.value_width))
         spec.init.fill_(self.matrix.data)
         self.zeta = nn.Parameter(torch.zeros(groups, width)) if needs_mass else None
+        self.short = self.maps and spec.form == "full" and not needs_mass
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         if self.maps:

@@ -1,0 +1,140 @@
+"""A read that is o + phi(q)^T M and nothing else goes a short way where nothing is trained; it says what the long one
+says, and whoever wants to look or to have a say is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import ctxpeft
+from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.testing.tiny import perturb, tiny_model
+
+IDS = torch.randint(3, 61, (3, 7), generator=torch.Generator().manual_seed(4))
+
+
+def module(source: str = "rotated", **more: Any) -> dict[str, Any]:
+    plain = {"placement": "outside", "query": {"source": source}, "feature_map": {"kind": "elu"}}
+    return plain | {"memory": {"kind": "matrix"}} | more
+
+
+def adapted(modules: list[dict[str, Any]], dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Any]:
+    model = tiny_model("llama").to(dtype)
+    handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, seed=0)
+    perturb(handle)
+    return model, handle
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """How often modules went the short way."""
+    calls: list[int] = []
+    real = ContextModule.add_to
+
+    def add_to(self: ContextModule, output: Tensor, query: Tensor) -> Tensor:
+        calls.append(1)
+        return real(self, output, query)
+
+    with patch.object(ContextModule, "add_to", add_to):
+        yield calls
+
+
+def long_way(model: nn.Module, ids: Tensor) -> Tensor:
+    """With gradients, the general way."""
+    with torch.enable_grad(), counted() as calls:
+        found: Tensor = model(ids).logits.detach()
+    assert not calls
+    return found
+
+
+@given(
+    kinds=st.lists(
+        st.sampled_from(["elu", "gelu", "relu", "squared_relu", "identity"]), min_size=1, max_size=2
+    ),
+    sources=st.lists(st.sampled_from(["rotated", "unrotated"]), min_size=2, max_size=2),
+    rows=st.integers(1, 3),
+    tokens=st.integers(1, 7),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+def test_the_short_way_says_what_the_long_one_says(
+    kinds: list[str], sources: list[str], rows: int, tokens: int, dtype: torch.dtype
+) -> None:
+    modules = [module(s, feature_map={"kind": k}) for s, k in zip(sources, kinds, strict=False)]
+    model, _ = adapted(modules, dtype)
+    ids = IDS[:rows, :tokens]
+    with torch.no_grad(), counted() as calls:
+        found = model(ids).logits
+    assert len(calls) == len(modules) * len(model.model.layers)
+    close = {} if dtype == torch.float64 else {torch.float32: 1e-5, torch.bfloat16: 0.1}
+    limit = 1e-11 if dtype == torch.float64 else close[dtype]
+    torch.testing.assert_close(found, long_way(model, ids), rtol=limit, atol=limit)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        module(memory={"kind": "matrix", "per": "kv_head"}),
+        module(memory={"kind": "matrix", "form": "low_rank", "rank": 2}),
+        module(gate={"kind": "scalar"}),
+        module(feature_map={"kind": "relu"}, normalizer="sum"),
+        module(query={"source": "rotated", "norm": "rms"}),
+        module(scope={"heads": [0, 2]}),
+        module(scope={"tokens": "prompt"}),
+        module(feature_map={"kind": "hedgehog"}),
+        {"placement": "inside", "memory": {"kind": "slots", "count": 2}},
+    ],
+)
+def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
+    model, _ = adapted([module(), other])
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS).logits
+    assert not calls
+    torch.testing.assert_close(found, model(IDS).logits.detach(), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("part", ["", "memory", "feature_map"])
+@pytest.mark.parametrize("kind", ["pre", "post"])
+def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
+    model, _ = adapted([module()])
+    heard: list[str] = []
+    one = next(m for m in model.modules() if isinstance(m, ContextModule))
+    target = one.get_submodule(part)
+    register = target.register_forward_pre_hook if kind == "pre" else target.register_forward_hook
+    hook = register(lambda *_: heard.append(part))
+    with torch.no_grad():
+        model(IDS)
+    assert heard
+    hook.remove()
+    heard.clear()
+    with torch.no_grad(), counted() as calls:
+        model(IDS)
+    assert calls
+    assert not heard
+
+
+def test_instruments_routing_and_autocast_go_the_long_way() -> None:
+    model, _ = adapted([module()], torch.float32)
+    with torch.no_grad(), counted() as calls, torch.autocast("cpu", torch.bfloat16):
+        under = model(IDS).logits
+    assert not calls
+    assert torch.isfinite(under).all()
+    seen: list[int | None] = []
+    controller = model.__dict__["_ctxpeft"]
+    controller.watch = lambda layer, capture, part: seen.append(layer)
+    with torch.no_grad(), counted() as calls:
+        model(IDS)
+    controller.watch = None
+    assert not calls
+    assert seen == list(range(len(model.model.layers)))
+    with torch.no_grad(), counted() as calls, ctxpeft.route(model, ["default", None, "default"]):
+        routed = model(IDS).logits
+    assert not calls
+    torch.testing.assert_close(routed[[0, 2]], long_way(model, IDS)[[0, 2]], rtol=1e-4, atol=1e-4)
