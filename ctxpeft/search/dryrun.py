@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.budget import Target
-from ctxpeft.search.counting import Counter, target_of
+from ctxpeft.search.counting import Counter, space_on, target_of
 from ctxpeft.search.design import Design, sample
 from ctxpeft.search.expected import Expected
 from ctxpeft.search.space.chooser import RandomChooser
@@ -66,7 +66,10 @@ def preview(
     """Sample a space on a model, which may be on the meta device.
 
     facts: what the construction guide is told of model and data where the space wants it, nothing where left out.
+
+    Raises SpecError where a template has no stack of the model.
     """
+    space = space_on(space, model)
     guide = (facts or Facts()) if space.file.search.guide else None
     counter = Counter(model)
     target = target_of(space.file.budget, counter)
