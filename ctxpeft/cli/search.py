@@ -23,6 +23,7 @@ from ctxpeft.cli._arguments import (
 )
 from ctxpeft.cli._complete import spaces
 from ctxpeft.cli._output import emit
+from ctxpeft.errors import SpecError
 from ctxpeft.extras import require
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
 
 
 def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool) -> None:
-    """The space on the meta device; where the data are known, a few steps timed on the model besides."""
+    """The space on the meta device; where the data are known, a few steps timed on the model besides.
+
+    Raises SpecError, after all is shown, where every design was refused.
+    """
     from ctxpeft.cli._model import empty_model
     from ctxpeft.search.dryrun import lines_of, preview
     from ctxpeft.search.expected import measure
@@ -169,6 +173,8 @@ def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool
         emit("search", result.plain())
     else:
         print("\n".join(lines_of(result)))
+    if result.impossible:
+        raise SpecError(result.impossible)
 
 
 def _command(argv: list[str]) -> list[str]:

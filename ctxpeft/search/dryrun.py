@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from ctxpeft.search.budget import Target
 from ctxpeft.search.counting import Counter, space_on, target_of
 from ctxpeft.search.design import Design, sample
 from ctxpeft.search.expected import Expected
+from ctxpeft.search.impossible import counted, impossible
 from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.tree import lines, size
 from ctxpeft.search.space.walk import InfeasibleError
@@ -26,9 +26,9 @@ PROBES = 100
 
 @dataclass(frozen=True)
 class Preview:
-    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. over: one
-    of those that cannot meet the budget. expected: how long a search takes, where the data are known; facts: what the
-    construction guide is told then.
+    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. over: one of those
+    that cannot meet the budget. impossible: what to say where all of them were refused. expected: how long a search
+    takes, where the data are known; facts: what the construction guide is told then.
     """
 
     tree: list[str]
@@ -39,6 +39,7 @@ class Preview:
     refused: list[tuple[str, int]]
     probes: int
     over: str = ""
+    impossible: str = ""
     expected: Expected | None = None
     facts: Facts | None = None
 
@@ -75,7 +76,7 @@ def preview(
     target = target_of(space.file.budget, counter)
     anchors = [load_anchor(name, space.folder, counter, target) for name in space.file.anchors]
     found: list[Design] = []
-    refused: Tally[str] = Tally()
+    refused: list[tuple[str, str]] = []
     probes, over = 0, ""
     while probes < PROBES and (len(found) < designs or probes < designs * 3):
         try:
@@ -84,14 +85,15 @@ def preview(
             if all(design.variant.fingerprint() != other.variant.fingerprint() for other in found):
                 found.append(design)
         except InfeasibleError as error:
-            refused["budget cannot be met" if error.rule == "budget" else error.reason] += 1
+            refused.append((error.rule, error.reason))
             if error.rule == "budget":
                 over = over or f"{error.equation}: {error.reason}"
         probes += 1
     tree = list(lines(space.positions))
     structures = size(space.positions)
-    why = refused.most_common()
-    return Preview(tree, structures, target, anchors, found[:designs], why, probes, over, facts=facts)
+    why = counted(refused)
+    never = "" if found else impossible(space.name, refused)
+    return Preview(tree, structures, target, anchors, found[:designs], why, probes, over, never, facts=facts)
 
 
 def lines_of(preview: Preview) -> Iterator[str]:

@@ -57,6 +57,37 @@ def test_a_dry_run_says_what_the_budget_shuts_out(capsys: Capture, space: Path, 
     )
 
 
+IMPOSSIBLE = (
+    "anchors: [prefix-tuning-plus]\nbudget: {parameters: 7}\n"
+    "modules: [{templates: {a: {placement: outside, memory: matrix, feature_map: [elu, gelu]}}}]\n"
+    "search: {finalists: 1, seeds: 1}\n"
+)
+
+
+def test_a_space_of_which_no_design_can_be_ends_with_the_reasons(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing is lost: the anchors were trained, and stand in the study and its report."""
+    space.write_text(IMPOSSIBLE, encoding="utf-8")
+    sentence = "tiny: no design of this space is feasible on this model: 100 of 100: budget cannot be met (the budget,"
+    dry = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
+    assert dry.code == 2
+    assert dry.err.startswith(
+        f"error: {sentence} for example: 512 parameters and no free size; the budget is 7 "
+    )
+    assert "refused 100 of 100: budget cannot be met" in dry.out
+    out = tmp_path / "study"
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "--out", out, "data.template={text} Label:"]
+    for _ in range(2):
+        done = run(capsys, "search", space, *where, "steps=2")
+        assert done.code == 2
+        assert f"error: {sentence}" in done.err
+        assert str(out) in done.err.splitlines()[-1]
+        assert "Traceback" not in done.err
+        assert (out / "report.html").is_file()
+        assert "prefix-tuning-plus" in (out / "trials.csv").read_text(encoding="utf-8")
+
+
 def test_dry_run_as_json(capsys: Capture, space: Path, tiny_model: Path) -> None:
     result = run(capsys, "search", space, "--model", tiny_model, "--dry-run", "--json").result
     assert result["structures"] == 5
