@@ -140,13 +140,16 @@ def command(
 
 
 def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
-    """The space with `key=value` settings and `--trials`."""
+    """The space with `key=value` settings and `--trials`. Raises SpecError, also where a text is not there."""
     from ctxpeft.cli._overrides import parse_overrides, place_overrides
     from ctxpeft.search.job import with_settings
-    from ctxpeft.search.spacefile import Search
+    from ctxpeft.search.spacefile import Budget, Search
 
     pairs = parse_overrides(overrides)
-    sections: dict[str, list[str]] = {"search": list(Search.model_fields)}
+    sections: dict[str, list[str]] = {
+        "search": list(Search.model_fields),
+        "budget": list(Budget.model_fields),
+    }
     if pairs:
         from ctxpeft.tasks import TaskSpec
         from ctxpeft.training import TrainingConfig
@@ -155,7 +158,11 @@ def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
     placed = place_overrides(pairs, sections)
     if trials is not None:
         placed.setdefault("search", {})["trials"] = trials
-    return with_settings(space, placed)
+    changed = with_settings(space, placed)
+    text = changed.file.search.forgetting
+    if text is not None and not Path(text).is_file():
+        raise SpecError(f"search.forgetting: the file {text} does not exist; expected a text file")
+    return changed
 
 
 def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool) -> None:

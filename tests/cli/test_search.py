@@ -154,6 +154,32 @@ MISTAKES = [
     (["search", "SPACE", "--model", "MODEL"], "tiny names no task: give --task T or --data FILE..."),
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "stpes=3"], "did you mean 'steps'?"),
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.rung=2"], "search.rung"),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.kep=1"], "did you mean 'search.keep'?"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.parametrs=9"],
+        "unknown setting 'budget.parametrs'; did you mean 'budget.parameters'?",
+    ),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "serch.keep=1"], "did you mean 'search.keep'?"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.parameters="],
+        "the command line: budget.parameters: a value is missing; expected a whole number such as 30000, or {like: ",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.parameters.like=lora-vq"],
+        "did you mean 'lora-qv'?",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.tolerance=0.1"],
+        "budget.parameters: missing; this key is required",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting="],
+        "search.forgetting: a value is missing; expected the path of a text file",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting=/nonexist"],
+        "search.forgetting: the file /nonexist does not exist; expected a text file",
+    ),
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
     (["search"], "missing argument 'SPACE'"),
     (
