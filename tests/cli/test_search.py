@@ -188,6 +188,10 @@ MISTAKES = [
     ),
     (["report"], "expected the folder of a search, or --storage URL"),
     (["report", "nowhere"], "no folder nowhere: expected the folder of a search"),
+    (
+        ["report", "nosuch.json"],
+        "the file nosuch.json does not exist: expected the folder of a search, its study.json",
+    ),
     (["report", "FOLDER"], "holds no study.db: expected the folder of a search"),
     (["report", "FOLDER/elsewhere"], "its study is in another storage, give --storage URL --study NAME"),
     (["report", "FOLDER/garbage"], "garbage/study.db cannot be read as a database: file is not a database"),
@@ -238,6 +242,15 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert done.err.count("\n") == 1
     assert done.out == ""
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_study_of_the_first_format_is_reported(capsys: Capture, tmp_path: Path, repository: Path) -> None:
+    """A file that was written before studies could be continued: rows alone, the finals beside it."""
+    study = repository / "docs" / "evidence" / "trec" / "study.json"
+    done = run(capsys, "report", study, "--out", tmp_path / "again")
+    assert done.code == 0, done.err
+    assert "prefix-tuning-plus (anchor)" in done.out
+    assert "fresh seeds" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_shipped_space_can_be_copied_and_validated(capsys: Capture, tmp_path: Path) -> None:
