@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctxpeft.search.anchors import Anchor, load_anchor
+from ctxpeft.search.anchors import Anchor, in_words, load_anchor
 from ctxpeft.search.budget import Target
 from ctxpeft.search.counting import Counter, space_on, target_of
 from ctxpeft.search.design import Design, sample
@@ -106,8 +106,7 @@ def lines_of(preview: Preview) -> Iterator[str]:
     if preview.target is not None:
         yield f"budget: {preview.target.parameters:,} parameters, within {preview.target.tolerance:.1%}"
     for anchor in preview.anchors:
-        resized = f" ({anchor.size}; as published {anchor.published:,})" if anchor.size else ""
-        yield f"anchor {anchor.name}: {anchor.parameters:,} parameters{resized}"
+        yield in_words(anchor)
     yield ""
     for design in preview.designs:
         yield f"{design.variant.name}: {' + '.join(design.templates)}, {design.parameters:,} parameters"

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 
 from ctxpeft.errors import SpecError
+from ctxpeft.search.anchors import in_words
 from ctxpeft.search.archive import Archive, archive_of
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
@@ -100,6 +101,8 @@ def search(
         for task, bench in laboratory.benches.items():
             for note in bench.notes:
                 announce(f"note: {task}: {note}")
+        for name in job.space.file.anchors:
+            announce(in_words(laboratory.anchor(name)))
         anchors, count = job.space.file.anchors, len(job.search.objectives)
         study = open_study(job.url, job.study, laboratory.describe(), anchors, begin, count)
         study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from ctxpeft.errors import SpecError
-from ctxpeft.search.anchors import load_anchor
+from ctxpeft.search.anchors import in_words, load_anchor
 from ctxpeft.search.budget import Target, nearest
 from ctxpeft.search.counting import Counter, target_of
 from ctxpeft.search.design import sample
@@ -181,3 +181,15 @@ def test_anchors_stand_at_their_nearest_size(
     if name == "lora-qv":
         assert anchor.variant.peft is not None
         assert anchor.variant.peft.arguments()["lora_alpha"] == 20
+
+
+def test_an_anchor_without_a_size_says_so(skeleton: nn.Module) -> None:
+    count, target = Counter(skeleton), Target(30_720, 0.03)
+    lines = [
+        in_words(load_anchor(name, Path(), count, target)) for name in ("prefix-tuning-plus", "prefix-tuning")
+    ]
+    assert lines == [
+        "anchor prefix-tuning-plus: 36,864 parameters; has no size to turn",
+        "anchor prefix-tuning: 30,720 parameters; nearest size, count 40; 24,576 as published",
+    ]
+    assert in_words(load_anchor("prefix-tuning-plus", Path(), count, None)).endswith("36,864 parameters")
