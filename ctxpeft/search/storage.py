@@ -209,7 +209,7 @@ def _orphaned(trial: FrozenTrial) -> bool:
     """
     if trial.user_attrs.get("owner") is not None or trial.datetime_start is None:
         return False
-    return (datetime.now() - trial.datetime_start).total_seconds() > GRACE_S
+    return bool((datetime.now() - trial.datetime_start).total_seconds() > GRACE_S)
 
 
 @contextlib.contextmanager
