@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 SPACE_KEYS = {"anchors", "budget", "rates", "search"}
 TASK_KEYS = {"train", "validation", "test", "ood", "hub", "columns", "template", "label_words"}
+VARIANT_KEYS = {"name", "title", "source", "regime", "differs", "modules", "peft", "training"}
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,23 @@ def read_spec(path: Path, facts: Facts | None = None) -> Found:
 
 
 def kind_of(data: Any) -> str:
-    """`space` if modules are templates or the keys of a search are there, `task` by its data, else `variant`."""
+    """`space` if modules are templates or the keys of a search are there, be they misspelt; `task` by its data; else
+    `variant`.
+    """
     if not isinstance(data, dict):
         return "variant"
     modules = data.get("modules")
     first = modules[0] if isinstance(modules, list) and modules else None
-    if data.keys() & SPACE_KEYS or (isinstance(first, dict) and "templates" in first):
+    if data.keys() & SPACE_KEYS or _means_a_space(data) or (isinstance(first, dict) and "templates" in first):
         return "space"
     if data.keys() & TASK_KEYS and not data.keys() & {"modules", "peft"}:
         return "task"
     return "variant"
+
+
+def _means_a_space(data: dict[Any, Any]) -> bool:
+    """Whether a key that nothing has is nearest to one of a space: `budgt`."""
+    valid = sorted(SPACE_KEYS | TASK_KEYS | VARIANT_KEYS)
+    unknown = [str(key) for key in data if key not in valid]
+    nearest = (difflib.get_close_matches(key, valid, n=1, cutoff=0.6) for key in unknown)
+    return any(found[0] in SPACE_KEYS for found in nearest if found)

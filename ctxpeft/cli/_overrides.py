@@ -63,12 +63,15 @@ def place_overrides(
             placed[head][rest] = value
         elif rest and head in known:
             if rest.partition(".")[0] not in known[head]:
-                raise SpecError(f"unknown setting '{key}'{did_you_mean(rest, known[head])}")
+                valid = [f"{head}.{name}" for name in known[head]]
+                raise SpecError(f"unknown setting '{key}'{did_you_mean(key, valid)}")
             placed[head][rest] = value
         else:
             owner = next((name for name, keys in known.items() if head in keys), None)
             if owner is None:
-                valid = [k for keys in known.values() for k in keys] + [f"{name}." for name in loose]
+                whole = [f"{name}.{k}" for name, keys in known.items() for k in keys]
+                bare = [k for keys in known.values() for k in keys]
+                valid = (whole if rest else bare) + [f"{name}." for name in loose]
                 raise SpecError(f"unknown setting '{key}'{did_you_mean(key, valid)}")
             placed[owner][key] = value
     return placed

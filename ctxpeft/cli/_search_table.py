@@ -101,8 +101,10 @@ def _parameters(row: Row) -> str:
     """The count; an anchor that stands at another size than it was published with says so."""
     if not row.parameters:
         return ""
-    published = f" ({row.size}; published {row.published:,})" if row.size and row.published else ""
-    return f"{row.parameters:,}{published}"
+    from ctxpeft.search.anchors import size_in_words
+
+    words = size_in_words(row.size, row.published)
+    return f"{row.parameters:,}{f' ({words})' if words else ''}"
 
 
 def _cells(row: Row, objective: str) -> Sequence[str]:

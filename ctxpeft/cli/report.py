@@ -118,7 +118,8 @@ def _archive(path: Path, study: str | None = None) -> Archive:
     if path.is_file():
         return read_archive(path)
     if not path.exists():
-        raise CtxpeftError(f"no folder {path}: expected the folder of a search, or --storage URL")
+        what = f"the file {path} does not exist" if path.suffix else f"no folder {path}"
+        raise CtxpeftError(f"{what}: expected the folder of a search, its study.json, or --storage URL")
     if not (path / "study.db").is_file():
         if (path / "study.json").is_file():
             return read_archive(path / "study.json")

@@ -23,6 +23,7 @@ from ctxpeft.cli._arguments import (
 )
 from ctxpeft.cli._complete import spaces
 from ctxpeft.cli._output import emit
+from ctxpeft.errors import SpecError
 from ctxpeft.extras import require
 
 if TYPE_CHECKING:
@@ -139,13 +140,16 @@ def command(
 
 
 def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
-    """The space with `key=value` settings and `--trials`."""
+    """The space with `key=value` settings and `--trials`. Raises SpecError, also where a text is not there."""
     from ctxpeft.cli._overrides import parse_overrides, place_overrides
     from ctxpeft.search.job import with_settings
-    from ctxpeft.search.spacefile import Search
+    from ctxpeft.search.spacefile import Budget, Search
 
     pairs = parse_overrides(overrides)
-    sections: dict[str, list[str]] = {"search": list(Search.model_fields)}
+    sections: dict[str, list[str]] = {
+        "search": list(Search.model_fields),
+        "budget": list(Budget.model_fields),
+    }
     if pairs:
         from ctxpeft.tasks import TaskSpec
         from ctxpeft.training import TrainingConfig
@@ -154,11 +158,18 @@ def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
     placed = place_overrides(pairs, sections)
     if trials is not None:
         placed.setdefault("search", {})["trials"] = trials
-    return with_settings(space, placed)
+    changed = with_settings(space, placed)
+    text = changed.file.search.forgetting
+    if text is not None and not Path(text).is_file():
+        raise SpecError(f"search.forgetting: the file {text} does not exist; expected a text file")
+    return changed
 
 
 def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool) -> None:
-    """The space on the meta device; where the data are known, a few steps timed on the model besides."""
+    """The space on the meta device; where the data are known, a few steps timed on the model besides.
+
+    Raises SpecError, after all is shown, where every design was refused.
+    """
     from ctxpeft.cli._model import empty_model
     from ctxpeft.search.dryrun import lines_of, preview
     from ctxpeft.search.expected import measure
@@ -169,6 +180,8 @@ def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool
         emit("search", result.plain())
     else:
         print("\n".join(lines_of(result)))
+    if result.impossible:
+        raise SpecError(result.impossible)
 
 
 def _command(argv: list[str]) -> list[str]:

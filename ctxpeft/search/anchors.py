@@ -13,6 +13,7 @@ from ctxpeft.search.design import Count
 from ctxpeft.search.named import named_variant
 from ctxpeft.spec.variant import Variant
 
+UNSIZED = "has no size to turn"
 KNOBS = (("memory", "count"), ("memory", "rank"), ("feature_map", "width"))
 MOST = 4096
 TOO_MANY = 1 << 62
@@ -20,7 +21,9 @@ TOO_MANY = 1 << 62
 
 @dataclass(frozen=True)
 class Anchor:
-    """A variant at its nearest size. `size` says which knob was turned, `published` is the count before that."""
+    """A variant at its nearest size. `size` says which knob was turned, `published` is the count before that; `size` is
+    `UNSIZED` where the budget is missed and there is none.
+    """
 
     name: str
     variant: Variant
@@ -40,7 +43,7 @@ def load_anchor(name: str, folder: Path, count: Count, target: Target | None) ->
         return Anchor(given.name, given, published, published, "")
     candidates = list(_resized(given, count, target))
     if not candidates:
-        return Anchor(given.name, given, published, published, "")
+        return Anchor(given.name, given, published, published, UNSIZED)
     variant, parameters, size = min(candidates, key=lambda c: abs(c[1] - target.parameters))
     return Anchor(given.name, variant, parameters, published, size)
 
@@ -88,3 +91,16 @@ def _knob(data: dict[str, Any], index: int, block: str, key: str) -> Callable[[i
         return Variant.model_validate({**data, "modules": modules})
 
     return at
+
+
+def size_in_words(size: str, published: int | None) -> str:
+    """What stands behind an anchor's count: its nearest size, or that there is none; "" where it is as published."""
+    if size == UNSIZED:
+        return UNSIZED
+    return f"nearest size, {size}; {published:,} as published" if size and published is not None else ""
+
+
+def in_words(anchor: Anchor) -> str:
+    """One line on an anchor at the start of a search."""
+    words = size_in_words(anchor.size, anchor.published)
+    return f"anchor {anchor.name}: {anchor.parameters:,} parameters{f'; {words}' if words else ''}"

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from ctxpeft.errors import CtxpeftError, SpecError
@@ -73,7 +78,7 @@ def archive_of(study: optuna.Study) -> Archive:
     return Archive(
         study.study_name,
         attributes.get("described", {}),
-        attributes["about"],
+        _with_guide(attributes["about"], attributes.get("described", {})),
         sorted(study.get_trials(deepcopy=False), key=lambda t: t.number),
         Finals.from_plain(finals) if finals else None,
         attributes.get("references"),
@@ -88,6 +93,8 @@ def read_archive(path: Path) -> Archive:
         raise CtxpeftError(f"no study file {path}: expected study.json as ctxpeft search writes it") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CtxpeftError(f"{path} cannot be read as a study: {error}") from None
+    if _is_old(data):
+        return _old(path, data)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
         raise CtxpeftError(
@@ -98,10 +105,70 @@ def read_archive(path: Path) -> Archive:
         trials = [_trial(item, dimensions) for item in data["trials"]]
         finals = Finals.from_plain(data["finals"]) if data.get("finals") else None
         return Archive(
-            data["study"], data["described"], data["about"], trials, finals, data.get("references")
+            data["study"],
+            data["described"],
+            _with_guide(data["about"], data["described"]),
+            trials,
+            finals,
+            data.get("references"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CtxpeftError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _with_guide(about: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """What is told of a study; whether the guide was on from its settings, where an older study says it only there."""
+    guide = described.get("search", {}).get("guide")
+    return about if guide is None else {"guide": guide, **about}
+
+
+def _is_old(data: Any) -> bool:
+    """Whether a file is of the first format, which had no name: rows of a report, and what was said of them."""
+    if not isinstance(data, dict) or "format" in data or not isinstance(data.get("about"), dict):
+        return False
+    trials = data.get("trials")
+    return (
+        isinstance(trials, list)
+        and bool(trials)
+        and all(isinstance(t, dict) and {"number", "outcome"} <= t.keys() for t in trials)
+    )
+
+
+def _old(path: Path, data: dict[str, Any]) -> Archive:
+    """A file of the first format, as a report reads it; the finals stood in a file beside it."""
+    about, rows = data["about"], data["trials"]
+    beside = path.parent / "finals.json"
+    try:
+        finals = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+        trials = [_old_trial(row, rows) for row in rows]
+        return Archive(
+            str(about.get("study", "")), {}, about, trials, Finals.from_plain(finals) if finals else None
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CtxpeftError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _old_trial(row: dict[str, Any], rows: list[dict[str, Any]]) -> FrozenTrial:
+    states = {"completed": TrialState.COMPLETE, "memoised": TrialState.COMPLETE}
+    states |= {"pruned": TrialState.PRUNED, "infeasible": TrialState.PRUNED}
+    params = row.get("choices", {})
+    answers = {
+        name: list(dict.fromkeys(r["choices"][name] for r in rows if name in r.get("choices", {})))
+        for name in params
+    }
+    return FrozenTrial(
+        number=row["number"],
+        state=states.get(row["outcome"], TrialState.FAIL),
+        value=row.get("value"),
+        datetime_start=None,
+        datetime_complete=None,
+        params=params,
+        distributions={name: CategoricalDistribution(found) for name, found in answers.items()},
+        user_attrs={key: value for key, value in row.items() if key not in ("number", "choices")},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=row["number"],
+    )
 
 
 def put_back(study: optuna.Study, archive: Archive) -> None:
@@ -110,8 +177,12 @@ def put_back(study: optuna.Study, archive: Archive) -> None:
     What ran when the archive was written counts as interrupted and is tried again.
 
     Raises:
-        SpecError: the study holds other trials.
+        SpecError: the study holds other trials, or the file is of the first format.
     """
+    if not archive.described:
+        raise SpecError(
+            "that study was written before studies could be continued: ctxpeft report reads it, --from does not"
+        )
     present = study.get_trials(deepcopy=False)
     if any(_identity(a) != _identity(b) for a, b in zip(present, archive.trials, strict=False)):
         raise SpecError(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ctxpeft.files import write_text
 from ctxpeft.search.anchors import Anchor, load_anchor
-from ctxpeft.search.counting import Counter, target_of
+from ctxpeft.search.counting import Counter, space_on, target_of
 from ctxpeft.search.joint import joint
 from ctxpeft.search.spacefile import Search
 from ctxpeft.spec.explain import spec_error
@@ -62,10 +62,10 @@ class Laboratory:
 
         if job.threads is not None:
             torch.set_num_threads(job.threads)
-        self.job = job
         self.config = training_config(job.space.file.training)
         data = [build_task(spec) for spec in job.tasks]
         self.base = replace(load_base(job.model), kept=Kept(job.search.cache << 20))
+        self.job = replace(job, space=space_on(job.space, self.base.model))
         self.benches: dict[str, Bench] = {task.spec.name: prepare(self.base, task) for task in data}
         self.counter = Counter(self.base.model)
         self.target = target_of(job.space.file.budget, self.counter)

@@ -140,4 +140,5 @@ def _counted(count: Count, variant: Variant) -> int:
     try:
         return count(variant)
     except HostError as error:
-        raise InfeasibleError("host", str(error)) from None
+        reason = str(error).removeprefix(f"{variant.name}: ")  # so that equal reasons are counted together
+        raise InfeasibleError("host", reason) from None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctxpeft.search.anchors import Anchor, load_anchor
+from ctxpeft.search.anchors import Anchor, in_words, load_anchor
 from ctxpeft.search.budget import Target
-from ctxpeft.search.counting import Counter, target_of
+from ctxpeft.search.counting import Counter, space_on, target_of
 from ctxpeft.search.design import Design, sample
 from ctxpeft.search.expected import Expected
+from ctxpeft.search.impossible import counted, impossible
 from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.tree import lines, size
 from ctxpeft.search.space.walk import InfeasibleError
@@ -26,9 +26,9 @@ PROBES = 100
 
 @dataclass(frozen=True)
 class Preview:
-    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. over: one
-    of those that cannot meet the budget. expected: how long a search takes, where the data are known; facts: what the
-    construction guide is told then.
+    """A look into a space. refused: why sampled designs could not be, and how often, of `probes`. over: one of those
+    that cannot meet the budget. impossible: what to say where all of them were refused. expected: how long a search
+    takes, where the data are known; facts: what the construction guide is told then.
     """
 
     tree: list[str]
@@ -39,6 +39,7 @@ class Preview:
     refused: list[tuple[str, int]]
     probes: int
     over: str = ""
+    impossible: str = ""
     expected: Expected | None = None
     facts: Facts | None = None
 
@@ -66,13 +67,16 @@ def preview(
     """Sample a space on a model, which may be on the meta device.
 
     facts: what the construction guide is told of model and data where the space wants it, nothing where left out.
+
+    Raises SpecError where a template has no stack of the model.
     """
+    space = space_on(space, model)
     guide = (facts or Facts()) if space.file.search.guide else None
     counter = Counter(model)
     target = target_of(space.file.budget, counter)
     anchors = [load_anchor(name, space.folder, counter, target) for name in space.file.anchors]
     found: list[Design] = []
-    refused: Tally[str] = Tally()
+    refused: list[tuple[str, str]] = []
     probes, over = 0, ""
     while probes < PROBES and (len(found) < designs or probes < designs * 3):
         try:
@@ -81,14 +85,15 @@ def preview(
             if all(design.variant.fingerprint() != other.variant.fingerprint() for other in found):
                 found.append(design)
         except InfeasibleError as error:
-            refused["budget cannot be met" if error.rule == "budget" else error.reason] += 1
+            refused.append((error.rule, error.reason))
             if error.rule == "budget":
                 over = over or f"{error.equation}: {error.reason}"
         probes += 1
     tree = list(lines(space.positions))
     structures = size(space.positions)
-    why = refused.most_common()
-    return Preview(tree, structures, target, anchors, found[:designs], why, probes, over, facts=facts)
+    why = counted(refused)
+    never = "" if found else impossible(space.name, refused)
+    return Preview(tree, structures, target, anchors, found[:designs], why, probes, over, never, facts=facts)
 
 
 def lines_of(preview: Preview) -> Iterator[str]:
@@ -101,8 +106,7 @@ def lines_of(preview: Preview) -> Iterator[str]:
     if preview.target is not None:
         yield f"budget: {preview.target.parameters:,} parameters, within {preview.target.tolerance:.1%}"
     for anchor in preview.anchors:
-        resized = f" ({anchor.size}; as published {anchor.published:,})" if anchor.size else ""
-        yield f"anchor {anchor.name}: {anchor.parameters:,} parameters{resized}"
+        yield in_words(anchor)
     yield ""
     for design in preview.designs:
         yield f"{design.variant.name}: {' + '.join(design.templates)}, {design.parameters:,} parameters"

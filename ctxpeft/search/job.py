@@ -53,18 +53,28 @@ class Job:
 
 
 def with_settings(space: Space, settings: Mapping[str, Mapping[str, Any]]) -> Space:
-    """The space with keys of its sections `search`, `training` and `data` replaced.
+    """The space with keys of its sections `search`, `budget`, `training` and `data` replaced.
 
     Raises SpecError on a value the section does not take.
     """
     data = space.file.model_dump()
     for section, values in settings.items():
-        data[section] = {**data[section], **values}
+        if values:
+            data[section] = {**(data[section] or {}), **(_nested(values) if section == "budget" else values)}
     try:
         file = SpaceFile.model_validate(data)
     except ValidationError as error:
         raise spec_error(error, Document(data, {}, "the command line"), SpaceFile) from None
     return replace(space, file=file)
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"parameters.like": "lora-qv"}` as `{"parameters": {"like": "lora-qv"}}`."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        nested[head] = {rest: value} if rest else value
+    return nested
 
 
 def tasks_of(

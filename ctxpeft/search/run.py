@@ -11,12 +11,15 @@ from typing import Any
 
 import optuna
 
+from ctxpeft.errors import SpecError
+from ctxpeft.search.anchors import in_words
 from ctxpeft.search.archive import Archive, archive_of
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
 from ctxpeft.search.expected import RETUNED
 from ctxpeft.search.export import best_row, best_variant, write_exports
 from ctxpeft.search.finals import Finals, fresh_runs, run_finals
+from ctxpeft.search.impossible import why_impossible
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import exhausted, work
 from ctxpeft.search.measures import TITLE
@@ -86,7 +89,8 @@ def search(
         begin: an archive whose trials an empty study begins with.
 
     Raises:
-        SpecError: the study was made for another space, model or task, or is not the archive's.
+        SpecError: the study was made for another space, model or task, or is not the archive's; or no design of the
+            space is feasible, after what was found is written down.
         KeyboardInterrupt: everything finished is saved; the same call goes on.
     """
     began = time.monotonic()
@@ -98,6 +102,8 @@ def search(
         for task, bench in laboratory.benches.items():
             for note in bench.notes:
                 announce(f"note: {task}: {note}")
+        for name in job.space.file.anchors:
+            announce(in_words(laboratory.anchor(name)))
         anchors, count = job.space.file.anchors, len(job.search.objectives)
         study = open_study(job.url, job.study, laboratory.describe(), anchors, begin, count)
         study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))
@@ -120,17 +126,21 @@ def search(
             else:
                 work(study, laboratory, watch, owner, after=progress.show)
             rows = rows_of(study.get_trials(deepcopy=False))
-            if exhausted(rows):
+            never = why_impossible(job.space.name, rows)
+            if exhausted(rows) and not never:
                 progress.say("the last designs were all known or infeasible: the space seems used up")
-            if workers > 1 and job.search.finalists:
+            if workers > 1 and job.search.finalists and not never:
                 count = len(list(fresh_runs(laboratory, rows)))
                 progress.fresh(f"fresh seeds: {count} full runs in {workers} processes")
                 finals_in_processes(job, owner, workers)
-            finals = run_finals(laboratory, rows, progress.fresh) if job.search.finalists else None
+            fresh_seeds = job.search.finalists and not never
+            finals = run_finals(laboratory, rows, progress.fresh) if fresh_seeds else None
         study.set_user_attr("finals", finals.plain() if finals else None)
         found = Found(archive_of(study), job.out)
         write_found(found)
         progress.say(f"{len(rows)} trials in {clock(time.monotonic() - began)}")
+        if never:
+            raise SpecError(f"{never}; the anchors' trials are kept in {job.out}")
     return found
 
 

@@ -42,6 +42,8 @@ class Budget(Spec):
     @field_validator("parameters", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
+        if value is None or value == "":
+            raise ValueError("a value is missing; expected a whole number such as 30000, or {like: VARIANT}")
         if isinstance(value, str) and value.startswith("like:"):
             return {"like": value.removeprefix("like:").strip()}
         return value
@@ -129,6 +131,13 @@ class Search(Spec):
     def rungs(self) -> tuple[float, ...]:
         """Shares of the steps, rising."""
         return (self.rung,) if isinstance(self.rung, float) else tuple(self.rung)
+
+    @field_validator("forgetting")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("a value is missing; expected the path of a text file")
+        return value
 
     @model_validator(mode="after")
     def _sensible(self) -> Search:

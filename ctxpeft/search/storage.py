@@ -9,12 +9,13 @@ import sqlite3
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -27,6 +28,7 @@ from ctxpeft.search.patience import PatientStorage
 from ctxpeft.search.steady import SteadyStorage
 
 HEARTBEAT_S = 30
+GRACE_S = 2 * HEARTBEAT_S  # Optuna's, after which a trial whose heartbeat stopped is taken for lost
 OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
 FOLDERS = ("runs", "measures", "front")
 
@@ -175,7 +177,8 @@ def difference(old: Any, new: Any, path: str = "") -> str:
 def recover(study: optuna.Study, owner: str, alone: bool = False) -> int:
     """Queue again what this folder's former process left unfinished; returns how many.
 
-    Safe because the caller holds the folder's lock: nobody else runs trials of this owner.
+    Safe because the caller holds the folder's lock: nobody else runs trials of this owner. So is what has had no owner
+    for longer than the heartbeat's grace, whoever began it: a living worker marks its trial at once.
 
     Args:
         study: the study.
@@ -185,7 +188,7 @@ def recover(study: optuna.Study, owner: str, alone: bool = False) -> int:
     """
     mine = (owner, None) if alone else (owner,)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if trial.user_attrs.get("owner") in mine:
+        if trial.user_attrs.get("owner") in mine or _orphaned(trial):
             study.tell(trial.number, state=TrialState.FAIL)
     trials = study.get_trials(deepcopy=False)
     again = {t.user_attrs.get("retry_of") for t in trials}
@@ -198,6 +201,15 @@ def recover(study: optuna.Study, owner: str, alone: bool = False) -> int:
             study.enqueue_trial(trial.params, user_attrs={**kept, "retry_of": trial.number})
             queued += 1
     return queued
+
+
+def _orphaned(trial: FrozenTrial) -> bool:
+    """Whether a running trial still has no owner after the heartbeat's grace: its worker, which marks it at once, died
+    before that, and before the first heartbeat, so that Optuna does not miss it either.
+    """
+    if trial.user_attrs.get("owner") is not None or trial.datetime_start is None:
+        return False
+    return bool((datetime.now() - trial.datetime_start).total_seconds() > GRACE_S)
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def test_placing() -> None:
     ("item", "told"),
     [
         ("stepz=1", "did you mean 'steps'"),
-        ("training.stepz=1", "did you mean 'steps'"),
+        ("training.stepz=1", r"did you mean 'training\.steps'"),
         ("=1", "is not a setting"),
         ("steps", "for example steps=250$"),
         ("lora-qv", "several variants are joined by commas: a,b,c$"),

@@ -57,6 +57,37 @@ def test_a_dry_run_says_what_the_budget_shuts_out(capsys: Capture, space: Path, 
     )
 
 
+IMPOSSIBLE = (
+    "anchors: [prefix-tuning-plus]\nbudget: {parameters: 7}\n"
+    "modules: [{templates: {a: {placement: outside, memory: matrix, feature_map: [elu, gelu]}}}]\n"
+    "search: {finalists: 1, seeds: 1}\n"
+)
+
+
+def test_a_space_of_which_no_design_can_be_ends_with_the_reasons(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing is lost: the anchors were trained, and stand in the study and its report."""
+    space.write_text(IMPOSSIBLE, encoding="utf-8")
+    sentence = "tiny: no design of this space is feasible on this model: 100 of 100: budget cannot be met (the budget,"
+    dry = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
+    assert dry.code == 2
+    assert dry.err.startswith(
+        f"error: {sentence} for example: 512 parameters and no free size; the budget is 7 "
+    )
+    assert "refused 100 of 100: budget cannot be met" in dry.out
+    out = tmp_path / "study"
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "--out", out, "data.template={text} Label:"]
+    for _ in range(2):
+        done = run(capsys, "search", space, *where, "steps=2")
+        assert done.code == 2
+        assert f"error: {sentence}" in done.err
+        assert str(out) in done.err.splitlines()[-1]
+        assert "Traceback" not in done.err
+        assert (out / "report.html").is_file()
+        assert "prefix-tuning-plus" in (out / "trials.csv").read_text(encoding="utf-8")
+
+
 def test_dry_run_as_json(capsys: Capture, space: Path, tiny_model: Path) -> None:
     result = run(capsys, "search", space, "--model", tiny_model, "--dry-run", "--json").result
     assert result["structures"] == 5
@@ -123,6 +154,32 @@ MISTAKES = [
     (["search", "SPACE", "--model", "MODEL"], "tiny names no task: give --task T or --data FILE..."),
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "stpes=3"], "did you mean 'steps'?"),
     (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.rung=2"], "search.rung"),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "search.kep=1"], "did you mean 'search.keep'?"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.parametrs=9"],
+        "unknown setting 'budget.parametrs'; did you mean 'budget.parameters'?",
+    ),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "serch.keep=1"], "did you mean 'search.keep'?"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.parameters="],
+        "the command line: budget.parameters: a value is missing; expected a whole number such as 30000, or {like: ",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.parameters.like=lora-vq"],
+        "did you mean 'lora-qv'?",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "budget.tolerance=0.1"],
+        "budget.parameters: missing; this key is required",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting="],
+        "search.forgetting: a value is missing; expected the path of a text file",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting=/nonexist"],
+        "search.forgetting: the file /nonexist does not exist; expected a text file",
+    ),
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
     (["search"], "missing argument 'SPACE'"),
     (
@@ -131,6 +188,10 @@ MISTAKES = [
     ),
     (["report"], "expected the folder of a search, or --storage URL"),
     (["report", "nowhere"], "no folder nowhere: expected the folder of a search"),
+    (
+        ["report", "nosuch.json"],
+        "the file nosuch.json does not exist: expected the folder of a search, its study.json",
+    ),
     (["report", "FOLDER"], "holds no study.db: expected the folder of a search"),
     (["report", "FOLDER/elsewhere"], "its study is in another storage, give --storage URL --study NAME"),
     (["report", "FOLDER/garbage"], "garbage/study.db cannot be read as a database: file is not a database"),
@@ -181,6 +242,15 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert done.err.count("\n") == 1
     assert done.out == ""
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_study_of_the_first_format_is_reported(capsys: Capture, tmp_path: Path, repository: Path) -> None:
+    """A file that was written before studies could be continued: rows alone, the finals beside it."""
+    study = repository / "docs" / "evidence" / "trec" / "study.json"
+    done = run(capsys, "report", study, "--out", tmp_path / "again")
+    assert done.code == 0, done.err
+    assert "prefix-tuning-plus (anchor)" in done.out
+    assert "fresh seeds" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_shipped_space_can_be_copied_and_validated(capsys: Capture, tmp_path: Path) -> None:

@@ -290,3 +290,21 @@ def test_no_file_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = run(capsys, "validate")
     assert outcome.code == 2
     assert "FILE" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("budgt: 3\nmodules: []\n", "mine.yaml:1: budgt: unknown key 'budgt'; did you mean 'budget'?"),
+        ("anchor: [lora-qv]\nmodules: []\n", "did you mean 'anchors'?"),
+        ("name: a\nmodule: []\n", "did you mean 'modules'?"),
+    ],
+)
+def test_a_misspelt_key_of_a_space_is_explained_by_the_keys_of_spaces(
+    text: str, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    done = run(capsys, "validate", path)
+    assert done.code == 2
+    assert told in done.err

@@ -132,3 +132,24 @@ def test_a_file_that_is_none_is_one_sentence(text: str | None, message: str, tmp
     with pytest.raises(CtxpeftError, match=message) as caught:
         read_archive(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_older_study_says_by_its_settings_whether_the_guide_was_on(found: Found, tmp_path: Path) -> None:
+    text = (found.out / "study.json").read_text(encoding="utf-8")
+    path = tmp_path / "study.json"
+    path.write_text(
+        text.replace('"guide": true, ', "", 1), encoding="utf-8"
+    )  # in `about`, which stands first
+    assert '"guide": true' in path.read_text(encoding="utf-8")
+    assert read_archive(path).about["guide"] is True
+    assert read_archive(path).about["guide"] == read_archive(found.out / "study.json").about["guide"]
+
+
+def test_a_study_of_the_first_format_is_read_and_not_continued(
+    repository: Path, tiny_job: Job, tmp_path: Path
+) -> None:
+    archive = read_archive(repository / "docs" / "evidence" / "trec" / "study.json")
+    assert {row.outcome for row in archive.rows} >= {"completed", "pruned", "infeasible"}
+    assert archive.finals is not None
+    with pytest.raises(SpecError, match="ctxpeft report reads it, --from does not"):
+        search(replace(tiny_job, out=tmp_path / "more"), begin=archive)

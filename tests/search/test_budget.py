@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from ctxpeft.errors import SpecError
-from ctxpeft.search.anchors import load_anchor
+from ctxpeft.search.anchors import in_words, load_anchor
 from ctxpeft.search.budget import Target, nearest
 from ctxpeft.search.counting import Counter, target_of
 from ctxpeft.search.design import sample
@@ -190,3 +190,15 @@ def test_a_size_that_does_not_fit_is_more_than_any(skeleton: nn.Module) -> None:
     assert (anchor.size, anchor.parameters) == ("rank 16", 36_960)
     most = load_anchor("reft", Path(), counter, Target(10_000_000, 0.03))
     assert most.size == "rank 192"
+
+
+def test_an_anchor_without_a_size_says_so(skeleton: nn.Module) -> None:
+    count, target = Counter(skeleton), Target(30_720, 0.03)
+    lines = [
+        in_words(load_anchor(name, Path(), count, target)) for name in ("prefix-tuning-plus", "prefix-tuning")
+    ]
+    assert lines == [
+        "anchor prefix-tuning-plus: 36,864 parameters; has no size to turn",
+        "anchor prefix-tuning: 30,720 parameters; nearest size, count 40; 24,576 as published",
+    ]
+    assert in_words(load_anchor("prefix-tuning-plus", Path(), count, None)).endswith("36,864 parameters")

@@ -12,6 +12,7 @@ import yaml
 
 from ctxpeft.analysis.statistics import Interval
 from ctxpeft.analysis.table import p_value
+from ctxpeft.search.anchors import UNSIZED
 from ctxpeft.search.finals import Versus, corrected
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import RateResult, Row
@@ -166,7 +167,10 @@ def test_tells_what_was_guessed_of_the_data(found: Found) -> None:
 
 def test_an_anchor_stands_with_both_its_sizes(found: Found) -> None:
     rows = [replace(row, published=24_576, size="count 40") if row.anchor else row for row in found.rows]
-    assert "24,576 as published; here count 40" in render(rows, found.finals, found.about)
+    assert "nearest size, count 40; 24,576 as published" in render(rows, found.finals, found.about)
+    unsized = [replace(row, size=UNSIZED) if row.anchor else row for row in found.rows]
+    assert "has no size to turn" in render(unsized, found.finals, found.about)
+    assert "has no size to turn" not in render(found.rows, found.finals, found.about)
 
 
 def test_the_design_is_written_as_mathematics_and_as_its_file(found: Found) -> None:

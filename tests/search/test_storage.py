@@ -9,6 +9,7 @@ import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from ctxpeft.search import storage
 from ctxpeft.search.storage import load_study, open_study, recover
 
 QUEUED, WORKERS = 40, 4
@@ -53,3 +54,18 @@ def test_a_trial_cut_off_before_it_had_an_owner_is_the_folders_where_it_is_alone
     assert [t.state for t in study.trials] == [TrialState.RUNNING]
     assert recover(study, "me", alone=True) == 1
     assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_in_a_shared_storage_a_trial_without_an_owner_is_recovered_after_the_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker died between making it and marking it; before the grace it may still be about to."""
+    study = open_study(f"sqlite:///{(tmp_path / 'study.db').as_posix()}", "s", {}, ["anchor"])
+    study.ask()
+    marked = study.ask()
+    marked.set_user_attr("owner", "another")
+    assert recover(study, "me") == 0
+    monkeypatch.setattr(storage, "GRACE_S", -1.0)
+    assert recover(study, "me") == 1
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    assert study.trials[2].user_attrs == {"anchor": "anchor", "retry_of": 0}

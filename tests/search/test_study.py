@@ -362,3 +362,23 @@ def test_rates_side_by_side_reach_what_they_reach_one_by_one(
 def _beside(out: Path) -> list[Path]:
     """The runs of a search that were trained side by side with others."""
     return [p.parent for p in (out / "runs").glob("*/resolved.yaml") if "beside: true" in p.read_text()]
+
+
+def test_a_search_begins_with_the_notes_on_the_data_and_the_anchors(
+    tiny_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Job.open
+
+    def with_notes(job: Job) -> Laboratory:
+        laboratory = opened(job)
+        laboratory.benches = {
+            name: replace(bench, notes=("the labels were guessed",))
+            for name, bench in laboratory.benches.items()
+        }
+        return laboratory
+
+    monkeypatch.setattr(Job, "open", with_notes)
+    search(copied(tiny_job, tmp_path / "noted", search={"trials": 0, "finalists": 0}))
+    lines = capsys.readouterr().err.splitlines()
+    assert "note: tiny: the labels were guessed" in lines
+    assert "anchor prefix-tuning-plus: 512 parameters" in lines

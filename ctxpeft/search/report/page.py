@@ -9,6 +9,7 @@ from typing import Any
 
 from ctxpeft.analysis.table import p_value
 from ctxpeft.files import write_text
+from ctxpeft.search.anchors import size_in_words
 from ctxpeft.search.export import best_row, best_variant
 from ctxpeft.search.finals import Finals
 from ctxpeft.search.outcome import Row, TaskScore, counts, ranking, tried
@@ -112,9 +113,7 @@ def _retuned(best: Row, finals: Finals | None) -> str:
 
 
 def _published(row: Row) -> str:
-    if not row.published or row.published == row.parameters:
-        return ""
-    return f"{row.published:,} as published{f'; here {row.size}' if row.size else ''}"
+    return size_in_words(row.size, row.published)
 
 
 def _pictures(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -> dict[str, Any]:
