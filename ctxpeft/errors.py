@@ -50,10 +50,13 @@ class LawError(CtxpeftError):
     """A law that is violated. The command line exits 1 on it."""
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest valid name, or the list of valid names when none is near."""
+def did_you_mean(name: str, valid: Iterable[str], lister: str = "") -> str:
+    """`"; did you mean 'x'?"` for the nearest valid name; when none is near the valid names, or the command that lists
+    them."""
     choices = sorted(set(valid))
     near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
+    if lister:
+        return f"; '{lister}' lists what there is"
     return f"; valid names: {', '.join(choices)}" if choices else ""

@@ -3,7 +3,10 @@ the wheel."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from ctxpeft.errors import SpecError, did_you_mean
 
 _PACKAGE = Path(__file__).parent
 
@@ -22,3 +25,14 @@ def shipped_names(kind: str) -> list[str]:
 def shipped_file(kind: str, name: str) -> Path | None:
     """The file of a shipped name, or None if nothing by that name ships."""
     return shipped_folder(kind) / f"{name}.yaml" if name in shipped_names(kind) else None
+
+
+def space_path(what: str) -> Path:
+    """The file of a shipped space's name, or a path itself. Raises SpecError; imports nothing that a space needs."""
+    if what.endswith((".yaml", ".yml")) or os.sep in what or os.path.isfile(what):
+        return Path(what)
+    found = shipped_file("search", what)
+    if found is None:
+        hint = did_you_mean(what, shipped_names("search"), "ctxpeft ls spaces")
+        raise SpecError(f"no shipped search space is called '{what}' and no such file exists{hint}")
+    return found

@@ -2,7 +2,7 @@
 
 A fenced block with a title, `yaml title="mine.yaml"`, is a file and is written; `python` without one is executed, all
 blocks of a page in one scope; of `sh`, every command is run in this process. Other blocks are output. Commands that
-train do so on few examples and for few steps.
+train do so on few examples and for few steps; what installs, serves or measures for hours is given to its own parser.
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from packaging.requirements import Requirement
 
 from ctxpeft.cli import main
 from scripts.pages.usage import slug
+from tests.search.postgres import programs
 
+REPOSITORY = Path(__file__).parents[1]
 FENCE = re.compile(
     r"^ *```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^ *```$", re.M | re.S
 )
@@ -43,13 +52,15 @@ class Page:
     """A page and what its blocks need.
 
     replaced: words of commands that stand for something here (a hub id, a database). codes: exit codes other than 0, by
-    the beginning of the command. skipped: beginnings of commands that are not run (an installer, another machine's).
+    the beginning of the command. added: words after a command, by its beginning, that make it smaller still; before:
+    words between its beginning and the rest.
     """
 
     path: Path
     replaced: dict[str, str] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ("pip install", "make ")
+    added: dict[str, list[str]] = field(default_factory=dict)
+    before: dict[str, list[str]] = field(default_factory=dict)
 
     def run(self) -> int:
         """All blocks, in the current folder; returns how many commands and Python blocks were run."""
@@ -72,15 +83,15 @@ class Page:
         return ran
 
     def _command(self, line: str) -> bool:
-        if line.startswith(self.skipped):
-            return False
         words = [self.replaced.get(word, word) for word in shlex.split(line, comments=True)]
-        if words[:2] == ["python", "-m"]:
-            _module(words[2:])
-            return True
-        assert words[0] == "ctxpeft", f"{self.path.name}: no way to run '{line}'"
+        assert words[0] in PROGRAMS, f"{self.path.name}: no way to run '{line}'"
+        words += next((more for start, more in self.added.items() if line.startswith(start)), [])
+        for start, more in self.before.items():
+            if line.startswith(start):
+                place = len(start.split())
+                words[place:place] = more
         expected = next((code for start, code in self.codes.items() if line.startswith(start)), 0)
-        assert main(small(words[1:])) == expected, f"{self.path.name}: {line}"
+        assert PROGRAMS[words[0]](words[1:]) == expected, f"{self.path.name}: {line}"
         return True
 
 
@@ -109,15 +120,110 @@ def small(words: list[str]) -> list[str]:
     return [*kept, *few]
 
 
-def _module(words: list[str]) -> None:
+def _python(words: list[str]) -> int:
+    assert words[0] == "-m", words
+    if words[1] in PARSED:
+        return PARSED[words[1]](words[2:])
     before = sys.argv
-    sys.argv = words
+    sys.argv = words[1:]
     try:
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
-        assert not ended.value.code, " ".join(words)
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        return int(ended.value.code or 0)
     finally:
         sys.argv = before
+
+
+def _reliability(words: list[str]) -> int:
+    from tests.reliability.__main__ import parser
+
+    parser().parse_args(words)
+    return 0
+
+
+def _harness(words: list[str]) -> int:
+    """The harness reads its arguments, ours among its models; it does not run."""
+    from ctxpeft.integrations import lm_eval
+
+    with (
+        mock.patch("lm_eval._cli.HarnessCLI.execute") as execute,
+        mock.patch.object(sys, "argv", ["lm_eval", *words]),
+    ):
+        lm_eval.main()
+    ((given,), _) = execute.call_args
+    assert given.model == "ctxpeft"
+    assert set(given.model_args) == {"pretrained", "adapter"}
+    return 0
+
+
+def _pip(words: list[str]) -> int:
+    """pip reads its options, the extras are ours, and what is installed from a folder is there."""
+    assert words[0] == "install"
+    if find_spec("pip") is None:
+        pytest.skip("needs pip")
+    from pip._internal.commands import create_command
+
+    options, names = create_command("install").parse_args(words[1:])
+    for folder in options.editables:
+        assert (REPOSITORY / folder / "pyproject.toml").is_file(), folder
+    for wanted in map(Requirement, names):
+        if wanted.name == "ctxpeft":
+            assert wanted.extras <= set(metadata("ctxpeft").get_all("Provides-Extra") or ()), wanted
+    return 0
+
+
+def _make(words: list[str]) -> int:
+    """make says what it would do."""
+    command = ["make", "--dry-run", "--directory", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, timeout=60).returncode
+
+
+def _pytest(words: list[str]) -> int:
+    """The folders are there; their tests run elsewhere."""
+    assert not [word for word in words if word.startswith("-")], words
+    return int(not all((REPOSITORY / word).exists() for word in words))
+
+
+def _dashboard(words: list[str]) -> int:
+    """The dashboard opens the study, and does not serve it."""
+    from optuna_dashboard import _cli
+
+    with (
+        mock.patch.object(_cli, "run_wsgiref") as first,
+        mock.patch.object(_cli, "run_gunicorn") as second,
+        mock.patch.object(sys, "argv", ["optuna-dashboard", *words]),
+    ):
+        _cli.main()
+    return int(not (first.called or second.called))
+
+
+def _postgres(program: str) -> Callable[[list[str]], int]:
+    """A program of PostgreSQL knows the options; without it nothing is known."""
+
+    def knows(words: list[str]) -> int:
+        folder = programs()
+        path = shutil.which(program) or (folder and folder / program)
+        if not path:
+            return 0
+        said = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=60).stdout
+        return int(not {w for w in words if w.startswith("-")} <= set(re.findall(r"--?[\w-]+", said)))
+
+    return knows
+
+
+PROGRAMS: dict[str, Callable[[list[str]], int]] = {
+    "ctxpeft": lambda words: main(small(words)),
+    "python": _python,
+    "pip": _pip,
+    "make": _make,
+    "pytest": _pytest,
+    "optuna-dashboard": _dashboard,
+    "createuser": _postgres("createuser"),
+    "createdb": _postgres("createdb"),
+}
+"""What a page may call, each run or read by its own parser."""
+PARSED = {"tests.reliability": _reliability, "ctxpeft.integrations.lm_eval": _harness}
+"""Modules whose arguments are read and that are not run: hours, or a model of the hub."""
 
 
 LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:|mailto:)(?P<target>[^)\s#]*)(?:#(?P<anchor>[^)\s]+))?\)")

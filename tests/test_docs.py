@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import ctxpeft
+from benchmarks.evidence.tables import FILE
 from ctxpeft.cli import main
 from ctxpeft.cli._model import empty_model
 from ctxpeft.data import mini_model_path, task_path
@@ -25,8 +28,8 @@ from scripts.pages import MARK, PARTS, filled, written
 from scripts.pages.marks import file
 from scripts.pages.mathml import lift, lower
 from scripts.pages.variants import variants
-from tests.pages import Page, broken_links
-from tests.tasks.tiny import tiny_model, tiny_task
+from tests.pages import FENCE, PROGRAMS, Page, broken_links, commands
+from tests.tasks.tiny import make_encoder, make_model, sentences, tiny_model, tiny_task, write_jsonl
 
 __all__ = ["tiny_model", "tiny_task"]
 
@@ -68,10 +71,84 @@ def _trouble(page: Path) -> Page:
 
 
 def _readme(page: Path) -> Page:
-    """Its data, and the shipped model for those of the hub; what makes environments and long tables is left out."""
-    found = replace(_with_csv(page), replaced=_hub(page).replaced)
+    """Its data, and the shipped model for those of the hub."""
+    _with_csv(page)
     Path("book.txt").write_text("Once there was a king who had no crown. " * 60)
-    return replace(found, skipped=(*found.skipped, "python -m benchmarks"))
+    return replace(_tables(page), replaced=_hub(page).replaced)
+
+
+def _tables(page: Path) -> Page:
+    """A tiny stories3M, data by the names of the published sets, and of the tables TREC's alone with two methods."""
+    make_model(Path("stories3M"))
+    kinds = ("abbreviation", "description", "entity", "human", "location", "number")
+    rows = {
+        "trec": [{"text": f"who saw {i} of it", "label": kinds[i % 6]} for i in range(60)],
+        "sst2": [{"text": f"we found {i} old", "label": ("positive", "negative")[i % 2]} for i in range(60)],
+    }
+    for folder in (Path(), Path("data")):
+        for name, found in rows.items():
+            (folder / name).mkdir(parents=True)
+            for split, part in (("train", found[:36]), ("dev", found[36:48]), ("test", found[48:])):
+                write_jsonl(folder / name / f"{split}.jsonl", part)
+    Path("banking77").mkdir()
+    lines = [f"lost my card {i},intent_{i % 3}\n" for i in range(60)]
+    Path("banking77/train.csv").write_text("text,category\n" + "".join(lines))
+    Path("data/wikitext2").mkdir()
+    Path("data/wikitext2/valid.txt").write_text("the old fox saw some red plums near it " * 40)
+    plan = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    plan["defaults"] = {
+        **plan["defaults"],
+        "seeds": 1,
+        "steps": 1,
+        "training": {"batch_size": 2, "eval_every": 0},
+    }
+    plan["tables"] = {"trec": {**plan["tables"]["trec"], "variants": ["prefix-tuning-plus", "none"]}}
+    plan["tables"]["trec"].update(sizes=["default"], claims=[])
+    Path("plan.yaml").write_text(yaml.safe_dump(plan))
+    return Page(page, before={"python -m benchmarks.evidence": ["--plan", "plan.yaml"]})
+
+
+def _evidence(page: Path) -> Page:
+    """The files beside the page too; the model of the hub is another tiny one."""
+    found = _tables(page)
+    make_model(Path("Qwen/Qwen2.5-0.5B"))
+    for folder in (page.parent, page.parents[2] / "search"):
+        shutil.copytree(folder, folder.relative_to(page.parents[2]))
+    for name in ("trec/prefix-16-keys-*.yaml", "quadratic/*.yaml"):
+        for path in page.parent.glob(name):
+            shutil.copy(path, path.name)
+    return replace(found, added={"ctxpeft search": ["--dry-run"]})
+
+
+def _metamath(page: Path) -> Page:
+    """A tiny model and files for those of the hub."""
+    make_model(Path("tiny-model"))
+    asked = [{"type": "x", "query": f"we saw {i}", "response": f"The answer is: {i}"} for i in range(40)]
+    write_jsonl(Path("metamath.jsonl"), asked)
+    for name, count in (("train", 60), ("test", 7)):
+        rows = [{"question": f"how many {i}", "answer": f"some\n#### {i}"} for i in range(count)]
+        write_jsonl(Path(f"{name}.jsonl"), rows)
+    write_jsonl(Path("wiki.jsonl"), [{"text": f"the old fox near {i} red plums " * 3} for i in range(5)])
+    files = ["--metamath", "metamath.jsonl", "--gsm8k", "train.jsonl,test.jsonl", "--wiki", "wiki.jsonl"]
+    small = ["model_id=tiny-model", "dtype=float32", "max_steps=4", "eval_steps=2", "max_seq_length=96"]
+    short = "generation_kwargs={max_length: 100, max_new_tokens: 4}"
+    run = "python -m benchmarks.metamath run prefix-tuning-plus/llama-3.2-3B-lr_0.001 --results"
+    return Page(page, added={f"{run} peft": [*files, "--set", *small, short], f"{run} results": [short]})
+
+
+def _report(page: Path) -> Page:
+    make_model(Path("tiny"))
+    write_jsonl(Path("rows.jsonl"), sentences(60, 1))
+    few = ["validation_limit=4", "steps=1", "batch_size=2", "search.finalists=0"]
+    on = ["--model", "tiny", "--data", "rows.jsonl", "test_fraction=0.2", "--trials", "0"]
+    assert main(["search", "quickstart", "--out", "runs/search-quickstart", *on, *few]) == 0
+    return Page(page)
+
+
+def _block(page: Path) -> Page:
+    shutil.copy(shipped_file("variants", "prefix-tuning-plus") or "", "mine.yaml")
+    shutil.copy(shipped_file("search", "quickstart") or "", "space.yaml")
+    return Page(page)
 
 
 def _laws(page: Path) -> Page:
@@ -79,23 +156,114 @@ def _laws(page: Path) -> Page:
 
 
 RUN: dict[str, tuple[Callable[[Path], Page], int]] = {
-    "../README.md": (_readme, 10),
+    "../CONTRIBUTING.md": (Page, 3),
+    "../README.md": (_readme, 13),
+    "evidence/index.md": (_evidence, 12),
+    "evidence/reproduction.md": (_tables, 1),
+    "performance.md": (Page, 1),
+    "reliability.md": (Page, 2),
     "index.md": (_hub, 1),
     "laws.md": (_laws, 2),
-    "start.md": (Page, 11),
+    "start.md": (Page, 12),
     "guide/index.md": (Page, 3),
     "guide/construction.md": (_with_csv, 8),
     "guide/choosing.md": (_with_csv, 4),
     "guide/rules.md": (_with_csv, 1),
-    "guide/worked-example.md": (lambda page: replace(_with_csv(page), codes={"ctxpeft validate half": 2}), 8),
+    "guide/search-report.md": (_report, 5),
+    "guide/worked-example.md": (lambda page: replace(_with_csv(page), codes={"ctxpeft validate half": 2}), 9),
     "guide/next-variant.md": (_with_csv, 8),
     "recipes/your-data.md": (_hub, 9),
-    "recipes/search-on-many-machines.md": (_machines, 2),
+    "recipes/add-a-block.md": (_block, 6),
+    "recipes/peft-benchmark.md": (_metamath, 3),
+    "recipes/search-on-many-machines.md": (_machines, 4),
     "recipes/add-a-host.md": (Page, 5),
     "recipes/add-a-task.md": (Page, 5),
     "troubleshooting.md": (_trouble, 13),
 }
 """Pages that are run whole, each with how many commands and Python blocks it has at least."""
+
+
+ELSEWHERE = {
+    "guide/search.md": "test_the_commands_about_searching_run",
+    "recipes/compare.md": "test_the_commands_about_comparing_run",
+    "recipes/migrating-from-peft.md": "test_the_page_about_peft_runs",
+    "recipes/lm-eval.md": "test_recipes_run",
+    "recipes/serving.md": "test_recipes_run",
+    "recipes/trl.md": "test_recipes_run",
+}
+"""Pages whose blocks a test of their own runs."""
+
+
+def unrun(page: Path, repository: Path) -> list[str]:
+    """The fenced blocks of a page that no test runs, each with its line and what it needs."""
+    text = page.read_text(encoding="utf-8")
+    name = os.path.relpath(page, repository / "docs")
+    ran = name in RUN or name in ELSEWHERE
+    blocks = list(FENCE.finditer(text))
+    generated = [m.span() for m in re.finditer(r"<!-- generated: .*?<!-- end -->", text, re.S)]
+    lines = re.findall(r"^[ >]*(?:```|~~~).*$", text, re.M)
+    found = [f"{len(lines)} fences, {len(blocks)} blocks"] if len(lines) != 2 * len(blocks) else []
+    for block in blocks:
+        language, title, body = block["language"], block["title"], block["body"]
+        copied = bool(title) and (repository / title).is_file() and body in (repository / title).read_text()
+        fault = None
+        if language in ("sh", "python") and not (ran or copied):
+            fault = "its page is in neither RUN nor ELSEWHERE"
+        elif language == "text" and not any(a <= block.start() < b for a, b in generated):
+            calls = [x for x in commands(body) if x.removeprefix("$ ").split()[0] in {*PROGRAMS, *OTHERS}]
+            fault = f"'{calls[0]}' is fenced as text" if calls else None
+        elif language == "yaml" and not title and name != "recipes/add-a-gate.md":  # of a package of its own
+            modules = yaml.safe_load(body)
+            ctxpeft.load_variant(modules if isinstance(modules, dict) else {"name": "it", "modules": modules})
+        elif language in ("yaml", "csv", "toml") and title and not (ran or copied):
+            fault = f"{title} is written by no test"
+        elif language not in ("sh", "python", "text", "yaml", "csv", "toml", "math"):
+            fault = f"'{language}' is run by nothing"
+        if fault:
+            found.append(f"line {text.count(chr(10), 0, block.start()) + 1}: {fault}")
+    return found
+
+
+OTHERS = (
+    "python3",
+    "git",
+    "docker",
+    "curl",
+    "uv",
+    "conda",
+    "torchrun",
+    "accelerate",
+    "lm_eval",
+    "twine",
+    "mkdocs",
+)
+
+
+def test_every_block_is_run(repository: Path) -> None:
+    """No fenced block of a page with a command or code is left to the reader alone."""
+    pages = [repository / "README.md", repository / "CONTRIBUTING.md", *(repository / "docs").rglob("*.md")]
+    faults = [f"{page.relative_to(repository)}: {told}" for page in pages for told in unrun(page, repository)]
+    assert not faults, "\n".join(faults)
+    assert set(ELSEWHERE.values()) <= set(globals())
+    assert all((repository / "docs" / name).is_file() for name in (*RUN, *ELSEWHERE))
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ("```sh\nctxpeft ls variants\n```\n", "line 1: its page is in neither RUN nor ELSEWHERE"),
+        ("```python\nimport ctxpeft\n```\n", "line 1: its page is in neither"),
+        ("```text\n$ ctxpeft ls variants\n```\n", "'$ ctxpeft ls variants' is fenced as text"),
+        ("a\n\n```bash\nls\n```\n", "line 3: 'bash' is run by nothing"),
+        ("```\nctxpeft ls\n```\n", "2 fences, 0 blocks"),
+        ('```yaml title="a.yaml"\na: 1\n```\n', "a.yaml is written by no test"),
+    ],
+)
+def test_a_block_that_nothing_runs_is_told(block: str, told: str, repository: Path, tmp_path: Path) -> None:
+    page = tmp_path / "new.md"
+    page.write_text(block)
+    (fault,) = unrun(page, repository)
+    assert told in fault
 
 
 def test_every_mark_can_be_filled(repository: Path) -> None:
@@ -207,6 +375,7 @@ def test_the_page_about_peft_runs(
 def test_pages_run(name: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command and Python block of a page, in order, on the shipped model, with few examples and steps."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA", str(tmp_path))
     page, count = RUN[name]
     assert page(repository / "docs" / name).run() >= count
 
@@ -220,7 +389,19 @@ def test_the_commands_about_comparing_run(
     (tmp_path / "book.txt").write_text("Once there was a king who had no crown. " * 30)
     page = (repository / "docs" / "recipes" / "compare.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    lines = [line for block in blocks for line in commands(block)]
+    assert len(lines) == 7
+    write_jsonl(tmp_path / "rows.jsonl", sentences(60, 1))
+    triples = [{"triples": [f"A{i} | is | B"], "completion": f"A{i} is B"} for i in range(40)]
+    write_jsonl(
+        tmp_path / "webnlg.jsonl",
+        [
+            {**row, "references": [], "category": ("Food", "Artist")[i % 5 == 0]}
+            for i, row in enumerate(triples)
+        ],
+    )
+    make_model(tmp_path / "Qwen" / "Qwen2.5-0.5B")
+    make_encoder(tmp_path / "microsoft" / "deberta-v3-small")
     small = [
         "limit=40",
         "test_limit=6",
@@ -229,11 +410,17 @@ def test_the_commands_about_comparing_run(
         "batch_size=2",
         "eval_every=0",
     ]
-    for block in blocks:
-        words = shlex.split(block.replace("\\\n", ""))
+    for line in lines:
+        words = shlex.split(line)
         flags = [w for w in words[1:] if w != "--lr-sweep"]
+        if (
+            hub := words[words.index("--task") + 1]
+        ) != "docstring-area":  # its prompt and columns, other rows
+            flags += ["--data", "webnlg.jsonl" if hub == "webnlg" else "rows.jsonl", "test_fraction=0.2"]
         if "--seeds" in flags:
             flags[flags.index("--seeds") + 1] = "1"
+        elif hub != "docstring-area":
+            flags += ["--seeds", "1"]
         if "--per-class" in flags:
             flags[flags.index("--per-class") + 1] = "1,2"
         kept = small[1:] if "--per-class" in flags else small
@@ -286,13 +473,8 @@ def test_the_commands_about_searching_run(
 def test_recipes_run(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, package: str, extra: str
 ) -> None:
-    """Every Python block of a page, in order."""
+    """Every Python block and command of a page, in order."""
     if find_spec(package) is None:
         pytest.skip(f"needs {package}: pip install 'ctxpeft[{extra}]' -c constraints.txt")
     monkeypatch.chdir(tmp_path)
-    text = (repository / "docs" / "recipes" / f"{page}.md").read_text(encoding="utf-8")
-    scope: dict[str, Any] = {}
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) > 1
-    for block in blocks:
-        exec(block, scope)
+    assert Page(repository / "docs" / "recipes" / f"{page}.md").run() > 1

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from glob import escape, iglob
 
+INSTRUMENTS = ("dilution", "spectrum", "attention", "gates", "reads", "slots")
+
 
 def variants(incomplete: str) -> list[str]:
     """Shipped variants and YAML files."""
@@ -60,6 +62,24 @@ def lists(incomplete: str) -> list[str]:
 def schemas(incomplete: str) -> list[str]:
     """What has a schema."""
     return _matching(incomplete, ["variant", "space"], False)
+
+
+def laws(incomplete: str) -> list[str]:
+    """Laws about a model, as their files say: importing them imports torch."""
+    import re
+    from pathlib import Path
+
+    folder = Path(__file__).parents[1] / "testing" / "laws" / "host"
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("[a-z]*.py"))]
+    names = [name for text in texts for name in re.findall(r"(?ms)^@host_law.*?^def (\w+)", text)]
+    return _matching(incomplete, [name.replace("_", "-") for name in names], False)
+
+
+def instruments(incomplete: str) -> list[str]:
+    """The last of several instruments of `diagnose`, after those that are written already."""
+    before, comma, last = incomplete.rpartition(",")
+    names = [name for name in (*INSTRUMENTS, "all") if name not in before.split(",")]
+    return [f"{before}{comma}{name}" for name in _matching(last, names, False)]
 
 
 def _matching(incomplete: str, names: Iterable[str], files: bool = True) -> list[str]:

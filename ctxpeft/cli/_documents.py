@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxpeft.errors import SpecError
 from ctxpeft.spec.yaml_lines import read_yaml
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 SPACE_KEYS = {"anchors", "budget", "rates", "search"}
 TASK_KEYS = {"train", "validation", "test", "ood", "hub", "columns", "template", "label_words"}
 VARIANT_KEYS = {"name", "title", "source", "regime", "differs", "modules", "peft", "training"}
+
+DATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ def read_spec(path: Path, facts: Facts | None = None) -> Found:
 
     Raises a CtxpeftError in one sentence if the file is not valid.
     """
+    if path.suffix.lower() in DATA_SUFFIXES and path.is_file():
+        raise SpecError(
+            f"{path} is data: expected a variant, a search space or a task, each a YAML file; "
+            f"'ctxpeft train --variant V --data {path} --dry-run' reads and checks data"
+        )
     document = read_yaml(path)
     kind = kind_of(document.data)
     if kind == "space":

@@ -10,7 +10,7 @@ import typer
 
 from ctxpeft.cli import _output
 from ctxpeft.cli._arguments import RUN, DryRunOption, JsonOption, ModelOption
-from ctxpeft.cli._complete import variants
+from ctxpeft.cli._complete import laws, variants
 from ctxpeft.cli._tables import print_table
 from ctxpeft.errors import LawError, SpecError
 
@@ -34,7 +34,13 @@ def command(
     model: ModelOption = "ctxpeft-mini",
     only: Annotated[
         list[str] | None,
-        typer.Option("--law", help="Only this law; may be given again.", metavar="ID", rich_help_panel=RUN),
+        typer.Option(
+            "--law",
+            help="Only this law; may be given again.",
+            metavar="ID",
+            rich_help_panel=RUN,
+            autocompletion=laws,
+        ),
     ] = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,

@@ -75,7 +75,7 @@ def _shipped(name: str) -> tuple[Path, str]:
         if found is not None:
             return found, kind
     names = [n for folder in KINDS for n in shipped_names(folder)]
-    raise SpecError(f"nothing that ships is called '{name}'{did_you_mean(name, names)}")
+    raise SpecError(f"nothing that ships is called '{name}'{did_you_mean(name, names, 'ctxpeft ls')}")
 
 
 def _may_write(path: Path) -> bool:

@@ -18,6 +18,7 @@ from ctxpeft.cli._arguments import (
     ModelOption,
     numbers,
 )
+from ctxpeft.cli._complete import instruments
 from ctxpeft.errors import DataError, SpecError, did_you_mean
 from ctxpeft.extras import require
 
@@ -61,6 +62,7 @@ def command(
             help="dilution, spectrum, attention, gates, reads, slots; or all.",
             metavar="NAME,...",
             rich_help_panel=RUN,
+            autocompletion=instruments,
         ),
     ] = "all",
     lengths: Annotated[

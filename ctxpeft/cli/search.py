@@ -25,6 +25,7 @@ from ctxpeft.cli._complete import spaces
 from ctxpeft.cli._output import emit
 from ctxpeft.errors import SpecError
 from ctxpeft.extras import require
+from ctxpeft.shipped import space_path
 
 if TYPE_CHECKING:
     from ctxpeft.search.job import Job
@@ -111,6 +112,7 @@ def command(
       ctxpeft search full-equation --model ./model --task trec.yaml --from study.json --trials 80 --out runs/more
       ctxpeft search space.yaml -m ./model -t trec.yaml --workers 2 --storage postgresql://user@host/db --study trec
     """
+    space_path(space)  # a wrong name is refused before torch is imported
     from ctxpeft.search.spacefile import load_space
 
     found = _changed(load_space(space), overrides or [], trials)

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.errors import SpecError
 from ctxpeft.search.measures import LEARNED, Name
 from ctxpeft.search.named import named_variant
 from ctxpeft.search.rates import Rates
 from ctxpeft.search.space.nodes import Position
 from ctxpeft.search.space.parse import PatternParser
-from ctxpeft.shipped import shipped_file, shipped_names
+from ctxpeft.shipped import space_path
 from ctxpeft.spec.base import Spec
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.load import load_variant
@@ -222,14 +222,7 @@ class Space:
 
 def load_space(what: str | os.PathLike[str]) -> Space:
     """A shipped space's name or a YAML file. Raises SpecError in one sentence."""
-    text = os.fspath(what)
-    path = Path(text)
-    if not (text.endswith((".yaml", ".yml")) or os.sep in text or path.is_file()):
-        found = shipped_file("search", text)
-        if found is None:
-            near = did_you_mean(text, shipped_names("search"))
-            raise SpecError(f"no shipped search space is called '{text}' and no such file exists{near}")
-        path = found
+    path = space_path(os.fspath(what))
     return space_from_document(read_yaml(path), path.stem, path.parent)
 
 

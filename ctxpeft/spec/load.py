@@ -35,7 +35,7 @@ def load_variant(what: str | os.PathLike[str] | Mapping[str, Any] | Variant) -> 
         return variant_from_file(Path(text))
     path = shipped_file("variants", text)
     if path is None:
-        hint = did_you_mean(text, shipped_names("variants"))
+        hint = did_you_mean(text, shipped_names("variants"), "ctxpeft ls variants")
         raise SpecError(f"no shipped variant is called {shown(text)} and no such file exists{hint}")
     return variant_from_file(path)
 

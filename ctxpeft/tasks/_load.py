@@ -302,4 +302,5 @@ def _shipped(name: str) -> Path:
         return Path(ctxpeft.data.task_path(name)) / "task.yaml"
     if name in names:
         return Path(ctxpeft.data.protocol_path(name))
-    raise DataError(f"no task file and no shipped task '{name}'{did_you_mean(name, names)}")
+    hint = did_you_mean(name, names, "ctxpeft ls tasks")
+    raise DataError(f"no task file and no shipped task '{name}'{hint}")

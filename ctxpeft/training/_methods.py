@@ -65,7 +65,8 @@ def load_method(source: VariantLike | Method) -> Method:
     ):
         names = shipped_names("variants")
         if source not in names:
-            raise SpecError(f"no shipped variant '{source}'{did_you_mean(source, [*names, *BASELINES])}")
+            hint = did_you_mean(source, [*names, *BASELINES], "ctxpeft ls variants")
+            raise SpecError(f"no shipped variant '{source}'{hint}")
     variant = ctxpeft.load_variant(source)
     return Method(variant.name, variant)
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
-import shlex
-import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -237,26 +234,6 @@ def test_every_shipped_experiment_runs_and_is_as_large_as_it_says(
         assert count_parameters(large, variant) == sizes[name.split("/")[0]], name
     assert main(["run", *shipped(), "--results", str(tmp_path), *flags(files, tiny_model)]) == 0
     assert len(list(tmp_path.glob("*.json"))) == len(shipped())
-
-
-def test_the_command_of_the_recipe(
-    repository: Path,
-    tiny_model: Path,
-    files: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As the page has it; only the text that is generated is shorter, since the model sees 128 tokens."""
-    page = (repository / "docs" / "recipes" / "peft-benchmark.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    words = shlex.split(block.replace("\\\n", ""))
-    assert words[:3] == ["python", "-m", "benchmarks.metamath"]
-    for file in files.values():
-        shutil.copyfile(file, tmp_path / file.name)
-    shutil.copytree(tiny_model, tmp_path / "tiny-model")
-    monkeypatch.chdir(tmp_path)
-    assert main([*words[3:], "generation_kwargs={max_length: 100, max_new_tokens: 4}"]) == 0
-    assert len(list(Path("results").glob("*.json"))) == 1
 
 
 @pytest.mark.parametrize(

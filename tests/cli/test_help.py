@@ -202,6 +202,8 @@ def test_the_nearest_name_is_told(
         ("ctxpeft eval --split o", ["ood"]),
         ("ctxpeft schema s", ["space"]),
         ("ctxpeft ls b", ["blocks"]),
+        ("ctxpeft check prefix-tuning --law id", ["identity-at-init"]),
+        ("ctxpeft diagnose --what dilution,s", ["dilution,spectrum", "dilution,slots"]),
     ],
 )
 def test_completion(line: str, expected: list[str] | None, tmp_path: Path) -> None:
@@ -222,6 +224,15 @@ def test_completion(line: str, expected: list[str] | None, tmp_path: Path) -> No
     wanted = [name for name in shipped_names("variants") if name.startswith(words[-1])]
     assert done.stdout.split() == (wanted if expected is None else expected)
     assert done.stderr == "False\n"
+
+
+def test_what_completes_is_what_there_is() -> None:
+    from ctxpeft.analysis.diagnose import INSTRUMENTS
+    from ctxpeft.cli import _complete
+    from ctxpeft.testing.laws import laws
+
+    assert _complete.INSTRUMENTS == INSTRUMENTS
+    assert set(_complete.laws("")) == {law.id for law in laws() if law.ground == "host"}
 
 
 def test_completion_can_be_installed(capsys: Capture) -> None:

@@ -11,7 +11,19 @@ HEAVY = ("torch", "transformers", "optuna", "matplotlib", "sklearn", "datasets")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["no-such-command"], ["cp", "ia4", "x"], ["ls", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["no-such-command"],
+        ["cp", "ia4", "x"],
+        ["ls", "--help"],
+        ["train", "--varaint", "x"],
+        ["train", "--steps", "3"],
+        ["eval", "--adaptr", "x"],
+        ["search", "quickstart", "--trails", "3"],
+        ["search", "quickstrat"],
+    ],
 )
 def test_no_heavy_import(arguments: list[str]) -> None:
     code = (
@@ -23,6 +35,14 @@ def test_no_heavy_import(arguments: list[str]) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "IMPORTED []"
+
+
+def test_settings_are_known_without_their_models() -> None:
+    from ctxpeft.cli import settings_by_name
+    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.training import TrainingConfig
+
+    assert settings_by_name() == {*TrainingConfig.model_fields, *TaskSpec.model_fields}
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctxpeft.cli import main
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.load import load_variant
 from tests.cli.running import run
@@ -284,6 +285,35 @@ def test_facts_that_cannot_be_had(
     assert (outcome.code, outcome.out) == (2, "")
     assert says in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl"])
+def test_data_are_no_spec(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / name
+    file.write_text("text,label\na,b\n")
+    assert main(["validate", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        f"error: {file} is data: expected a variant, a search space or a task, each a YAML file"
+    )
+    assert f"'ctxpeft train --variant V --data {file} --dry-run'" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "lister"),
+    [
+        ("show zzzzz", "ctxpeft ls variants"),
+        ("cp zzzzz it.yaml", "ctxpeft ls"),
+        ("train --variant zzzzz --task docstring-area --dry-run", "ctxpeft ls variants"),
+        ("train --variant prefix-tuning --task zzzzz --dry-run", "ctxpeft ls tasks"),
+        ("search zzzzz --dry-run", "ctxpeft ls spaces"),
+    ],
+)
+def test_a_name_that_is_near_nothing(command: str, lister: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    told = capsys.readouterr().err
+    assert told.endswith(f"; '{lister}' lists what there is\n")
+    assert len(told) < 140
 
 
 def test_no_file_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,8 +28,8 @@ ELSEWHERE = {"chaos": DOCS / "recipes" / "search-on-many-machines.md"}
 Section = Callable[[argparse.Namespace, Path], tuple[str, bool]]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the sections; 0 if everything held."""
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="all if left out")
     parser.add_argument("--examples", type=int, default=100_000, help="inputs of the fuzzing, in all")
@@ -44,7 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=4, help="of the study that is disturbed")
     parser.add_argument("--trials", type=int, default=30, help="of the study that is disturbed")
     parser.add_argument("--write", action="store_true", help="put the tables into the pages")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sections; 0 if everything held."""
+    options = parser().parse_args(arguments)
     warnings.simplefilter("ignore")
     held = True
     for name in options.sections or SECTIONS:

@@ -7,6 +7,7 @@ What was there before, or what was to be written; never half of one, never a mix
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,18 @@ from ctxpeft.adapters.peft_folder import read_peft_folder
 from ctxpeft.adapters.tensors import digest_of, open_tensors
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.files import write_text
+from ctxpeft.search.archive import read_archive
+from ctxpeft.search.export import write_exports
+from ctxpeft.tasks import Evaluation, Record
 from ctxpeft.testing.tiny import perturb, tiny_model
+from ctxpeft.training import HeldOut, RunResult
+from ctxpeft.training._folder import RESULT, RunFolder
 from tests.reliability.watch import writes
 
 CHANGES = ("os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate")
 LORA = {"name": "lora", "peft": {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}}
 PREFIX = {"placement": "inside", "memory": {"kind": "slots", "count": 4, "position": "auto"}}
+EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
 LONG = "a line of a report\n" * 50_000
 
 
@@ -87,6 +95,45 @@ def _nothing(folder: Path) -> None:
     (folder / "adapter").mkdir()
 
 
+def _result() -> RunResult:
+    """A run of eight examples, as `ctxpeft train` leaves it."""
+    records = [Record(f"example-{i}", 1.0, 1.0, 0.5, 0.5) for i in range(8)]
+    found = {"test": Evaluation("classification", "accuracy", True, {"accuracy": 1.0}, {}, records)}
+    held = [HeldOut(4, 64, 1.5)]
+    return RunResult("it", "0" * 64, 1e-3, 0, 4, 64, 1.0, 8, 8, 1.5, held, None, "0" * 16, found)
+
+
+def _unfinished(folder: Path) -> None:
+    for path in folder.glob("*.json*"):
+        path.unlink()
+    for name in ("weights", "optimizer", "state"):
+        write_text(folder / "checkpoints" / "checkpoint-4" / name, "it")
+
+
+def _finished(folder: Path) -> None:
+    """The end of a run: its result, then its checkpoints are dropped."""
+    _result().write(folder)
+    RunFolder(folder, {}).drop_checkpoints()
+
+
+def _found_result(folder: Path) -> Any:
+    """The whole result, predictions too; none where `result.json` does not say that the run finished."""
+    return RunResult.read(folder) if (folder / RESULT).exists() else None
+
+
+def _study(name: str) -> Callable[[Path], None]:
+    archive = cache(lambda: read_archive(EVIDENCE / "guide" / f"guide-{name}-0.json"))
+    return lambda folder: write_exports(folder, archive())
+
+
+def _found_study(folder: Path) -> str:
+    """The study that `--from` would continue; every other file there is whole too."""
+    if (folder / "best.yaml").exists():
+        ctxpeft.load_variant(folder / "best.yaml")
+    json.loads((folder / "study.json").read_text(encoding="utf-8"))  # half a file is not refused but a fault
+    return read_archive(folder / "study.json").text()
+
+
 def targets() -> list[Target]:
     """Every kind of thing that users lose if it is half written."""
     plus, prefix = "prefix-tuning-plus", "prefix-tuning"
@@ -110,6 +157,8 @@ def targets() -> list[Target]:
             _written("new\n" + LONG),
             lambda folder: (folder / "report.md").read_text(),
         ),
+        Target("a finished run", _unfinished, _finished, _found_result),
+        Target("a study and what is exported of it", _study("true"), _study("false"), _found_study),
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = {
     "fruit": ["apple", "pear", "plum", "cherry", "lemon"],
@@ -68,6 +68,25 @@ def make_model(folder: Path, vocabulary: int = 400, seed: int = 0) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
+    return folder
+
+
+def make_encoder(folder: Path, seed: int = 0) -> Path:
+    """Save a tiny random BERT without a head, and a tokenizer that ends every text, into `folder`."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(make_model(folder))
+    tokenizer.pad_token = "</s>"
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        pad_token_id=1,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

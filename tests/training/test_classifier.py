@@ -9,37 +9,23 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+from transformers import BertForSequenceClassification
 
 from ctxpeft.analysis.compare import compare
 from ctxpeft.errors import AdapterError, DataError, HostError
 from ctxpeft.tasks import ClassifierEncoder, build_task, load_task, on_files, with_settings
 from ctxpeft.training import Bench, TrainingConfig, load_base, load_head, prepare, run
 from tests.cli.running import run as command
+from tests.tasks.tiny import make_encoder
 
 QUICK = TrainingConfig(steps=6, batch_size=4, learning_rate=1e-2, eval_every=3, eval_limit=8)
 LORA = {"name": "lora", "peft": {"peft_type": "LORA", "r": 2, "target_modules": ["query", "value"]}}
 
 
 @pytest.fixture(scope="module")
-def encoder_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT without a head, and a tokenizer that ends every text."""
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_model)
-    tokenizer.pad_token = "</s>"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        pad_token_id=1,
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_encoder(tmp_path_factory.mktemp("tiny-bert"))
 
 
 @pytest.fixture(scope="module")
