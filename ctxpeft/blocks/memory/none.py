@@ -14,7 +14,7 @@ class NoMemory(PlainMemorySpec):
 
     cites: ClassVar[str] = "Gated attention, arXiv:2505.06708"
     equation: ClassVar[str] = "no read"
-    learning_rate: ClassVar[float] = 3e-2
+    learning_rate: ClassVar[float] = 9e-2
     kind: Literal["none"] = "none"
 
     def zero_read_at_init(self) -> bool:
