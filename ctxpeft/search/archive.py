@@ -31,7 +31,8 @@ class Archive:
     """Everything of a study: its trials as Optuna keeps them, what it was made for, what it found.
 
     described: what decides results (see `Laboratory.describe`); a study goes on only where that is the same.
-    references: the frozen model's losses, where several tasks are one objective.
+    references: the frozen model's losses, where several tasks are one objective. first_format: read from a
+    file of the first format, which a report can show and no search go on with.
     """
 
     study: str
@@ -40,6 +41,7 @@ class Archive:
     trials: list[FrozenTrial]
     finals: Finals | None = None
     references: dict[str, float] | None = None
+    first_format: bool = False
 
     @property
     def rows(self) -> list[Row]:
@@ -142,7 +144,12 @@ def _old(path: Path, data: dict[str, Any]) -> Archive:
         finals = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
         trials = [_old_trial(row, rows) for row in rows]
         return Archive(
-            str(about.get("study", "")), {}, about, trials, Finals.from_plain(finals) if finals else None
+            str(about.get("study", "")),
+            {},
+            about,
+            trials,
+            Finals.from_plain(finals) if finals else None,
+            first_format=True,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CtxpeftError(f"{path} is damaged: {type(error).__name__}: {error}") from None
@@ -179,7 +186,7 @@ def put_back(study: optuna.Study, archive: Archive) -> None:
     Raises:
         SpecError: the study holds other trials, or the file is of the first format.
     """
-    if not archive.described:
+    if archive.first_format:
         raise SpecError(
             "that study was written before studies could be continued: ctxpeft report reads it, --from does not"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +44,18 @@ OPERATIONS = (
     "record_heartbeat",
     "_get_stale_trial_ids",
 )
+
+
+def quiet(beat: Callable[..., None]) -> Callable[..., None]:
+    """A heartbeat that may fail: it beats in a thread of its own, and the trial itself finds a full disk or a lost
+    database."""
+
+    @functools.wraps(beat)
+    def beaten(self: RDBStorage, trial_id: int) -> None:
+        with contextlib.suppress(DBAPIError, StorageInternalError):
+            beat(self, trial_id)
+
+    return beaten
 
 
 class PatientStorage(RDBStorage):  # type: ignore[misc]
@@ -100,3 +114,4 @@ def _repeat(name: str, once: Callable[[], Any]) -> Any:
 
 for _name in OPERATIONS:
     setattr(PatientStorage, _name, _patient(_name, getattr(RDBStorage, _name)))
+PatientStorage.record_heartbeat = quiet(PatientStorage.record_heartbeat)

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 
-from ctxpeft.search.patience import OPERATIONS
+from ctxpeft.search.patience import OPERATIONS, quiet
 
 
 class SteadyStorage(RDBStorage):  # type: ignore[misc]
@@ -52,3 +52,4 @@ def _steady(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in OPERATIONS:
     setattr(SteadyStorage, _name, _steady(getattr(RDBStorage, _name)))
+SteadyStorage.record_heartbeat = quiet(SteadyStorage.record_heartbeat)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from ctxpeft.search.steady import SteadyStorage, whole
@@ -36,3 +37,15 @@ def test_a_second_interrupt_does_not_wait() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         twice()
+
+
+def test_a_heartbeat_that_fails_is_quiet(tmp_path: Path) -> None:
+    """It beats in a thread of its own, whose error would end in a trace on the terminal."""
+    storage = SteadyStorage(f"sqlite:///{tmp_path / 'study.db'}", heartbeat_interval=1)
+    trial = optuna.create_study(storage=storage).ask()
+    storage.record_heartbeat(trial._trial_id)
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE trial_heartbeats")
+    with pytest.raises(StorageInternalError):
+        RDBStorage.record_heartbeat(storage, trial._trial_id)
+    storage.record_heartbeat(trial._trial_id)
