@@ -78,7 +78,7 @@ def _readme(page: Path) -> Page:
 
 
 def _tables(page: Path) -> Page:
-    """A tiny stories3M, data by the names of the published sets, and of the tables TREC's alone with two methods."""
+    """A tiny stories3M, data by the names of the published sets, and the tables that a page names with two methods."""
     make_model(Path("stories3M"))
     kinds = ("abbreviation", "description", "entity", "human", "location", "number")
     rows = {
@@ -102,8 +102,9 @@ def _tables(page: Path) -> Page:
         "steps": 1,
         "training": {"batch_size": 2, "eval_every": 0},
     }
-    plan["tables"] = {"trec": {**plan["tables"]["trec"], "variants": ["prefix-tuning-plus", "none"]}}
-    plan["tables"]["trec"].update(sizes=["default"], claims=[])
+    named = {"trec", *re.findall(r"benchmarks\.evidence run ([a-z][\w-]*)", page.read_text(encoding="utf-8"))}
+    few = {"variants": ["prefix-tuning-plus", "none"], "sizes": ["default"], "claims": []}
+    plan["tables"] = {name: {**plan["tables"][name], **few} for name in sorted(named)}
     Path("plan.yaml").write_text(yaml.safe_dump(plan))
     return Page(page, before={"python -m benchmarks.evidence": ["--plan", "plan.yaml"]})
 

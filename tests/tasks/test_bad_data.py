@@ -108,7 +108,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
         "no column 'lable'; did you mean 'label'",
     ),
     "unknown setting": (["--data", "train.csv", "stpes=3"], "unknown setting 'stpes'; did you mean 'steps'"),
-    "unknown task setting": (["--data", "train.csv", "task.limt=3"], "did you mean 'limit'"),
+    "unknown task setting": (["--data", "train.csv", "task.limt=3"], "did you mean 'task.limit'"),
     "unknown columns key": (["--data", "train.csv", "columns.lable=x"], "did you mean 'label'"),
     "not a setting": (
         ["--data", "train.csv", "--test", "train.csv", "--fresh", "steps"],
