@@ -48,6 +48,21 @@ class BaseHandle(ABC):
         """The adapter's parameters, to hand to an optimizer."""
         return (parameter for _, parameter in self.named_parameters())
 
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What a torch optimizer takes: the parameters to train, in a group for every `learning_rate_ratio`.
+
+        The group of ratio 1, where there is one, comes first. `learning_rate` is that of the run.
+        """
+        by_ratio: dict[float, list[nn.Parameter]] = {1.0: []}
+        for parameter, ratio in self.learning_rate_ratios():
+            if parameter.requires_grad:
+                by_ratio.setdefault(ratio, []).append(parameter)
+        return [{"params": p, "lr": learning_rate * ratio} for ratio, p in by_ratio.items() if p]
+
+    def learning_rate_ratios(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Every parameter with the `learning_rate_ratio` of its module."""
+        return ((parameter, 1.0) for parameter in self.parameters())
+
     def state_dict(self) -> dict[str, Tensor]:
         """The training state, reparameterisation included."""
         return {key: parameter.detach() for key, parameter in self.named_parameters()}
@@ -151,6 +166,11 @@ class Handle(BaseHandle):
         for prefix, _, _, module in self.built:
             for key, parameter in module.named_parameters():
                 yield f"{prefix}.{key}", parameter
+
+    def learning_rate_ratios(self) -> Iterator[tuple[nn.Parameter, float]]:
+        for built in self.built:
+            ratio = self.variant.modules[built.place].learning_rate_ratio
+            yield from ((parameter, ratio) for parameter in built.module.parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Saved buffers (random projections), under names like those of the parameters."""

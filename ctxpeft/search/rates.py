@@ -21,7 +21,8 @@ class Rates(Spec):
 
     The centre of a design is its hint `training.learning_rate`, else what its blocks declare, the smallest of several
     modules (`Variant.usual_rate`). `centre` replaces what blocks declare; its keys are `peft`, a kind of memory, or a
-    placement and a kind (`inside.slots`), of which the more exact one wins.
+    placement and a kind (`inside.slots`), of which the more exact one wins. Both are
+    divided by a module's `learning_rate_ratio`.
     widen: while the best of several rates is the smallest or the largest tried, one more beyond it, at most so often.
     """
 
@@ -67,8 +68,11 @@ class Rates(Spec):
         return _rounded(rate * rate / after[0]) if after else None
 
     def _of_module(self, module: ModuleSpec) -> float | list[float]:
-        kind = module.memory.kind
-        return self._centre(f"{module.placement}.{kind}", kind) or module.usual_rate()
+        kind, ratio = module.memory.kind, module.learning_rate_ratio
+        said = self._centre(f"{module.placement}.{kind}", kind)
+        if isinstance(said, list):
+            return [rate / ratio for rate in said]
+        return said / ratio if said else module.usual_rate()
 
     def _centre(self, *keys: str) -> float | list[float] | None:
         """What the file says for the first of `keys` it names."""

@@ -42,6 +42,9 @@ class ModuleSpec(Spec):
     projected: whether what is added at the heads goes with them through the host's output projection, W_O (o + g r).
     Past it, the reads of all heads stand side by side behind it, W_O o + g r, and must together be as wide as the
     hidden state.
+    learning_rate_ratio: the module's parameters train at the run's learning rate times this, where modules want rates
+    far apart (a scale per channel some thirty times that of a matrix; LoRA+, arXiv 2402.12354, is the same idea within
+    LoRA). What the module computes does not depend on it.
     Left out, `merge`, `normalizer` and `query.source` take the only or usual value of their placement, memory
     and site.
     """
@@ -58,6 +61,7 @@ class ModuleSpec(Spec):
     length_bias: Annotated[float, Domain(-8.0, 2.0)] = 0.0
     scope: Scope = Scope()
     projected: Annotated[bool, Later()] = True
+    learning_rate_ratio: Annotated[float, Field(gt=0, le=1000), Later()] = 1.0
 
     @field_validator("memory", "gate", "feature_map", mode="before")
     @classmethod
@@ -85,8 +89,8 @@ class ModuleSpec(Spec):
         return self
 
     def usual_rate(self) -> float:
-        """The learning rate to begin with: what the memory's kind declares for the placement."""
-        return self.memory.usual_rate(self.placement)
+        """The run's learning rate to begin with: what the memory's kind declares for the placement, by the ratio."""
+        return self.memory.usual_rate(self.placement) / self.learning_rate_ratio
 
     def needs_mass(self) -> bool:
         """Whether the read must come with its mass: it competes, or it is normalised."""

@@ -182,8 +182,8 @@ def _attached(model: Any, method: Method, count: int, seed: int) -> Iterator[dic
 
 
 def _member(handle: Any, config: TrainingConfig) -> Member:
-    parameters = [p for p in handle.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate or 0.0, weight_decay=0.0)
+    groups = handle.parameter_groups(config.learning_rate or 0.0)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     scheduler = get_scheduler(
         config.scheduler, optimizer, num_warmup_steps=config.warmup_steps(), num_training_steps=config.steps
     )

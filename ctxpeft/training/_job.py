@@ -6,12 +6,15 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 import yaml
+from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -19,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from ctxpeft.errors import HostError
 from ctxpeft.files import write_text
 from ctxpeft.hosts.below import kept_below
+from ctxpeft.hosts.handle import BaseHandle
 from ctxpeft.tasks import Encoded, Evaluation, evaluate, token_budget
 from ctxpeft.training._bench import Bench
 from ctxpeft.training._callbacks import OnEvaluate, Watcher, interruptible
@@ -29,6 +33,7 @@ from ctxpeft.training._head import Head
 from ctxpeft.training._methods import Method, attach_method
 from ctxpeft.training._order import OrderedExamples
 from ctxpeft.training._probe import fit
+from ctxpeft.training._ratios import split
 from ctxpeft.training._result import HeldOut, RunResult
 from ctxpeft.training.progress import Reporter
 
@@ -36,7 +41,14 @@ EVAL_ROWS = 64
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
-    """The stock Trainer, reading its data in the order it is given."""
+    """The stock Trainer, reading its data in the order it is given, some parameters at a multiple of its rate."""
+
+    ratios: Mapping[nn.Parameter, float] = MappingProxyType({})
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        optimizer.param_groups[:] = split(optimizer.param_groups, self.ratios)
+        return optimizer
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
@@ -84,7 +96,7 @@ class Job:
                 deployed = handle.num_parameters("deployed") + beside
                 evaluations: dict[str, Evaluation] = {}
                 with kept_below(model, self.bench.base.kept):
-                    trained = self._train() if trainable else _Trained()
+                    trained = self._train(handle) if trainable else _Trained()
                     if trained.stopped not in ("callback", "diverged"):
                         for name in splits:
                             on = self.bench.measured_on(name)
@@ -148,7 +160,7 @@ class Job:
             prompt = yaml.safe_dump(self.bench.task.prompt_spec(), sort_keys=False, allow_unicode=True)
             write_text(folder / "task.yaml", prompt)
 
-    def _train(self) -> _Trained:
+    def _train(self, handle: Any) -> _Trained:
         config, base = self.config, self.bench.base
         per_step = config.batch_size * config.gradient_accumulation
         data = OrderedExamples(self.bench.train, config.steps, per_step, config.seed, config.group_by_length)
@@ -165,6 +177,8 @@ class Job:
             data_collator=self.bench.encoder.collator(),
             callbacks=[watcher],
         )
+        if isinstance(handle, BaseHandle):
+            trainer.ratios = {p: ratio for p, ratio in handle.learning_rate_ratios() if ratio != 1.0}
         trainer.remove_callback(PrinterCallback)
         checkpoint = self.folder.last_checkpoint() if self.folder else None
         if checkpoint is not None:

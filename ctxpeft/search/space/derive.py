@@ -26,6 +26,7 @@ MODULE_ORDER = (
     "length_bias",
     "scope",
     "projected",
+    "learning_rate_ratio",
 )
 
 
