@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ctxpeft.analysis.rates import next_to
 from ctxpeft.analysis.statistics import (
     Interval,
     as_matrix,
@@ -166,12 +167,12 @@ def final_rate(laboratory: Laboratory, row: Row, task: str) -> float:
     score = row.score_of(task)
     assert score.rate is not None
     assert score.value is not None
-    rates, tried = laboratory.job.space.file.rates, [r.rate for r in score.rates]
+    tried = [r.rate for r in score.rates]
     learning = Learning(laboratory, Watch(), variant_of(row), row.anchor or row.name)
     best = score.rate, score.value
     for down in (True, False):
         for _ in range(laboratory.job.search.retune):
-            rate = rates.next_to(tried, best[0], down)
+            rate = next_to(tried, best[0], down)
             value = None if rate is None else learning.full(task, rate)
             if rate is None or value is None or value >= best[1]:
                 break

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from ctxpeft.analysis.rates import beyond
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.outcome import RateResult, TaskScore
 from ctxpeft.search.progress import Watch
@@ -39,10 +40,10 @@ class Learning:
         wanted = rates.of(self.variant)
         best = self._best_after(tried, wanted, task)
         for _ in range(rates.widen):
-            beyond = rates.beyond(list(tried), best)
-            if beyond is None:
+            wider = beyond(list(tried), best)
+            if wider is None:
                 break
-            best = self._best_after(tried, [beyond], task)
+            best = self._best_after(tried, [wider], task)
         results = tuple(RateResult(rate, tried[rate]) for rate in sorted(tried))
         return TaskScore(task, results, best, tried[best])
 

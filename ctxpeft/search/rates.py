@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from ctxpeft.analysis.rates import rounded
 from ctxpeft.errors import did_you_mean
 from ctxpeft.spec.base import Spec
 from ctxpeft.spec.module import ModuleSpec
@@ -50,23 +50,6 @@ class Rates(Spec):
             (self._grid(self._of_module(module)) for module in variant.modules), key=lambda grid: grid[0]
         )
 
-    def beyond(self, tried: Sequence[float], best: float) -> float | None:
-        """The next rate to try when the best is at an edge of those tried, as far away as its neighbour."""
-        if best not in (min(tried), max(tried)):
-            return None
-        return self.next_to(tried, best, down=best == min(tried))
-
-    def next_to(self, tried: Sequence[float], rate: float, down: bool) -> float | None:
-        """The rate below or above one: of those tried, or as far beyond as its neighbour; None beside one alone."""
-        rising = sorted({*tried, rate})
-        place = rising.index(rate)
-        before, after = rising[:place], rising[place + 1 :]
-        if not down:
-            before, after = after[::-1], before[::-1]
-        if before:
-            return before[-1]
-        return _rounded(rate * rate / after[0]) if after else None
-
     def _of_module(self, module: ModuleSpec) -> float | list[float]:
         kind, ratio = module.memory.kind, module.learning_rate_ratio
         said = self._centre(f"{module.placement}.{kind}", kind)
@@ -80,8 +63,4 @@ class Rates(Spec):
 
     def _grid(self, centre: float | list[float]) -> list[float]:
         values = centre if isinstance(centre, list) else [centre * m for m in self.multipliers]
-        return sorted({_rounded(value) for value in values})
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.3g}")
+        return sorted({rounded(value) for value in values})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctxpeft.analysis.rates import beyond, next_to
 from ctxpeft.blocks.memory.vector import Vector
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.finals import final_rate, finalists
@@ -70,22 +71,22 @@ def test_a_hint_comes_first_and_a_file_before_the_blocks() -> None:
 @given(st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=5, unique_by=lambda r: round(r, 3)), st.data())
 def test_a_grid_widens_beyond_its_edge_and_nowhere_else(tried: list[float], data: st.DataObject) -> None:
     best = data.draw(st.sampled_from(tried))
-    beyond = Rates().beyond(tried, best)
+    wider = beyond(tried, best)
     if best in (min(tried), max(tried)):
-        assert beyond is not None
-        assert beyond > max(tried) or beyond < min(tried) or len(set(tried)) == 1
+        assert wider is not None
+        assert wider > max(tried) or wider < min(tried) or len(set(tried)) == 1
     else:
-        assert beyond is None
+        assert wider is None
 
 
 def test_rates_beside_one() -> None:
-    rates, tried = Rates(), [0.01, 0.03, 0.09]
-    assert [rates.next_to(tried, 0.03, down) for down in (True, False)] == [0.01, 0.09]
-    assert [rates.next_to(tried, 0.01, down) for down in (True, False)] == [0.00333, 0.03]
-    assert [rates.next_to(tried, 0.09, down) for down in (True, False)] == [0.03, 0.27]
-    assert rates.next_to(tried, 0.00333, down=True) == pytest.approx(0.00111)
-    assert rates.next_to([0.01], 0.01, down=True) is None
-    assert rates.beyond([0.01], 0.01) is None
+    tried = [0.01, 0.03, 0.09]
+    assert [next_to(tried, 0.03, down) for down in (True, False)] == [0.01, 0.09]
+    assert [next_to(tried, 0.01, down) for down in (True, False)] == [0.00333, 0.03]
+    assert [next_to(tried, 0.09, down) for down in (True, False)] == [0.03, 0.27]
+    assert next_to(tried, 0.00333, down=True) == pytest.approx(0.00111)
+    assert next_to([0.01], 0.01, down=True) is None
+    assert beyond([0.01], 0.01) is None
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,6 @@ def full_values(job: Job, row: Row) -> dict[float, float]:
     """What each rate of a design reached in full on the search's own seed, by the folders of its runs."""
     laboratory, steps, seed = Laboratory(job), job.open().steps("tiny"), job.search.seed
     found: dict[float, float] = {}
-    rates = job.space.file.rates
     todo = [row.rate or 0.0]
     while todo:
         rate = todo.pop()
@@ -148,7 +148,7 @@ def full_values(job: Job, row: Row) -> dict[float, float]:
         result = laboratory.train(chosen, rate, steps, seed)
         found[rate] = laboratory.score(result.evaluations["validation"])
         tried = [r.rate for r in row.rates]
-        todo += [r for down in (True, False) if (r := rates.next_to(tried, rate, down)) is not None]
+        todo += [r for down in (True, False) if (r := next_to(tried, rate, down)) is not None]
     return found
 
 
