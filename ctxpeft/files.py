@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of one; and what JSON can hold."""
+"""Atomic writes: a reader sees the old file or the new one, never half of one; what JSON can hold; $NAME in paths."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ _DISK = (
 )
 DISK_ERRNOS = frozenset(getattr(errno, name) for name in _DISK if hasattr(errno, name))
 """What a disk, a quota or a permission says no with."""
+
+
+def expanded(file: str) -> Path:
+    """A path with ~ and $NAME filled in; a variable that is not set stays as it is."""
+    return Path(os.path.expandvars(file)).expanduser()
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from ctxpeft.cli._complete import spaces
 from ctxpeft.cli._output import emit
 from ctxpeft.errors import SpecError
 from ctxpeft.extras import require
+from ctxpeft.files import expanded
 from ctxpeft.shipped import space_path
 
 if TYPE_CHECKING:
@@ -162,8 +163,9 @@ def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
         placed.setdefault("search", {})["trials"] = trials
     changed = with_settings(space, placed)
     text = changed.file.search.forgetting
-    if text is not None and not Path(text).is_file():
-        raise SpecError(f"search.forgetting: the file {text} does not exist; expected a text file")
+    if text is not None and not (named := expanded(text)).is_file():
+        why = "names an environment variable that is not set" if "$" in str(named) else "does not exist"
+        raise SpecError(f"search.forgetting: the file {text} {why}; expected a text file")
     return changed
 
 

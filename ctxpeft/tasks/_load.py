@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ctxpeft.errors import DataError, SpecError, did_you_mean
+from ctxpeft.files import expanded
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 from ctxpeft.tasks._columns import Kind
@@ -286,7 +287,7 @@ def _beside(document: Document, folder: Path, key: str) -> Any:
 def _path(document: Document, folder: Path, key: str, file: Any) -> Any:
     if not isinstance(file, str):
         return file
-    filled = os.path.expanduser(os.path.expandvars(file))
+    filled = str(expanded(file))
     if "$" in filled and not (folder / filled).exists():
         raise SpecError(
             f"{document.name}:{document.line((key,))}: {key}: '{file}' names an environment variable that is not set"

@@ -39,6 +39,23 @@ def test_dry_run_shows_tree_anchors_and_designs(capsys: Capture, space: Path, ti
     assert not (space.parent / "runs").exists()
 
 
+def test_the_text_of_forgetting_may_be_named_by_a_variable(
+    capsys: Capture, space: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text("Once upon a time.", encoding="utf-8")
+    monkeypatch.setenv("CTXPEFT_TEXTS", str(tmp_path))
+    done = run(
+        capsys,
+        "search",
+        space,
+        "--model",
+        tiny_model,
+        "--dry-run",
+        "search.forgetting=$CTXPEFT_TEXTS/text.txt",
+    )
+    assert done.code == 0, done.err
+
+
 def test_a_dry_run_says_what_the_budget_shuts_out(capsys: Capture, space: Path, tiny_model: Path) -> None:
     """One choice of the two has parameters of its own that go beyond the budget, and no size of it is free."""
     space.write_text(
@@ -179,6 +196,10 @@ MISTAKES = [
     (
         ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting=/nonexist"],
         "search.forgetting: the file /nonexist does not exist; expected a text file",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting=$CTXPEFT_NO_SUCH/text.txt"],
+        "search.forgetting: the file $CTXPEFT_NO_SUCH/text.txt names an environment variable that is not set",
     ),
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
     (["search"], "missing argument 'SPACE'"),
