@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -15,6 +15,7 @@ from ctxpeft.blocks.attention import attention, serves
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
+from ctxpeft.blocks.parameterizations.direct import DirectSlots
 from ctxpeft.blocks.parameterizations.frozen import FrozenFirst
 from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain, Later
@@ -152,6 +153,7 @@ class SlotMemory(MemoryModule):
         self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
+        self.alone = self.plain and not self.back and isinstance(self.slots, DirectSlots)
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
@@ -163,6 +165,15 @@ class SlotMemory(MemoryModule):
             assert capture.rotate_back is not None
             key = capture.rotate_back(key, self.back)
         return key, value
+
+    def own_pairs(self) -> tuple[Tensor, Tensor]:
+        """`pairs` of slots that are `alone`: they look at no capture."""
+        slots: Any = self._modules["slots"]
+        there, own = slots.__dict__, slots._parameters
+        if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
+            found: tuple[Tensor, Tensor] = slots(None)
+            return found
+        return own["key"], own["value"]
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         key, value = self.pairs(capture)
