@@ -182,14 +182,15 @@ def one_query(
     scaling: float,
 ) -> Tensor | None:
     """`joint` of one query a row and slots alone, where nothing is kept for a backward pass and autocast is off: q (B,
-    H, 1, d) -> (B, 1, H, d). None where slots are not those of the heads that share keys, or no kernel serves."""
+    H, 1, d) -> (B, 1, H, d). The slots are those of the heads that share keys, (G, P, d), of each row if there are B G
+    of them; None where they are not, or no kernel serves."""
     batch, heads, _, width = q.shape
     slot_k, slot_v = slots
     groups, dtype, wide = k.shape[1], q.dtype, slot_k.dtype
     if (
         k.shape[2] == 0
         or not dtype == k.dtype == v.dtype
-        or slot_k.shape[0] != groups
+        or slot_k.shape[0] not in (groups, batch * groups)
         or not width == v.shape[3] == slot_k.shape[2]
         or (mask is not None and mask.shape[1] > 1)
         or (q.is_cuda and torch.compiler.is_compiling())
@@ -206,9 +207,10 @@ def one_query(
         of_content = of_content.masked_fill(blind, -torch.inf)
     if dtype != wide:
         q, o = q.to(wide), o.to(wide)
-    slot_k, slot_v = slot_k[None], slot_v[None]
-    if batch > 1:
+    if slot_k.shape[0] == groups:
         slot_k, slot_v = slot_k.expand(batch, -1, -1, -1), slot_v.expand(batch, -1, -1, -1)
+    else:
+        slot_k, slot_v = (t.view(batch, groups, *t.shape[1:]) for t in (slot_k, slot_v))
     r, of_slots, _ = beside.forward(q, slot_k, slot_v, None, False, scaling)
     o = torch.lerp(o, r, torch.sigmoid(of_slots - of_content)[..., None]).reshape(batch, 1, heads, width)
     return o if dtype == wide else o.to(dtype)

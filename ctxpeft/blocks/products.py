@@ -33,11 +33,12 @@ def grouped(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """o + x W of each head in one product: (B, T, H, v), (B, H, T, w) and (H, w, v) -> (B, T, H, v)."""
+    """o + x W of each head in one product: (B, T, H, v), (B, H, T, w) and (H, w, v) -> (B, T, H, v). W may also be that
+    of each row, (B H, w, v), where T is 1."""
     batch, tokens, heads, out = o.shape
-    count = batch * tokens
-    if count == 1:
-        return torch.baddbmm(o.reshape(heads, 1, out), x.reshape(heads, 1, -1), weight).view(o.shape)
+    count, sets = batch * tokens, len(weight)
+    if tokens == 1 and sets == batch * heads:
+        return torch.baddbmm(o.reshape(sets, 1, out), x.reshape(sets, 1, -1), weight).view(o.shape)
     before = o.reshape(count, heads, out).transpose(0, 1)
     rows = x.transpose(0, 1).reshape(heads, count, -1)
     return torch.baddbmm(before, rows, weight).transpose(0, 1).reshape(o.shape)

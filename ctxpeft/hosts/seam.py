@@ -23,11 +23,12 @@ from ctxpeft.hosts.backend import SEAM, implementation, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
+from ctxpeft.hosts.divided import Divided
 from ctxpeft.hosts.fused import applicable, attention_with_mass, question
 from ctxpeft.hosts.needs import Need, needs
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.short import Short, beside_slots
-from ctxpeft.hosts.site import Behind, Site, joined, merge
+from ctxpeft.hosts.site import Acts, Behind, Site, joined, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
@@ -206,8 +207,8 @@ class Seam:
         acts = self.attention_site.acts(plan.names, "head")
         if not acts.acting and not acts.past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
-        short = acts.short
-        if short is not None and recording is None and self._stands_alone(plan, short, query):
+        short = self._short(acts, plan, query) if acts.brief and recording is None else None
+        if short is not None:
             done = self._shortly(module, short, query, key, value, mask, options)
             if done is not None:
                 return done
@@ -240,14 +241,23 @@ class Seam:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
 
-    def _stands_alone(self, plan: Plan, short: Short, query: Tensor) -> bool:
-        """Whether nobody else has a say in this pass: no gradient, no routing, no instrument, no autocast, no hooks."""
-        if torch.is_grad_enabled() or plan.rows is not None or self.controller.watch is not None:
-            return False
-        for module in short.matrices:
-            if not module.is_bare():
-                return False
-        return not autocasts(query.device)
+    def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
+        """The modules that go the short way, where nobody else has a say in this pass: no gradient, no instrument, no
+        autocast, no hooks. With routing those of all rows side by side, for one query a row."""
+        if torch.is_grad_enabled() or self.controller.watch is not None or autocasts(query.device):
+            return None
+        short, rows = acts.short, plan.rows
+        if rows is not None and torch.compiler.is_compiling():
+            return None
+        if rows is not None and not rows.one_for_all(query.shape[0]):
+            if query.shape[2] > 1:
+                return None
+            return Divided.side_by_side(acts.acting, plan, query.shape[0], query.device).short
+        if short is not None:
+            for module in short.matrices:
+                if not module.is_bare():
+                    return None
+        return short
 
     def _shortly(
         self,

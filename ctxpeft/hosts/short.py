@@ -18,7 +18,6 @@ from ctxpeft.hosts.fused import additive_and_blind, plain
 class Short(NamedTuple):
     """The modules of a site where all go the short way: at most one of slots, and the matrices, in order."""
 
-    modules: tuple[ContextModule, ...]
     slots: ContextModule | None
     matrices: tuple[ContextModule, ...]
 
@@ -29,7 +28,7 @@ class Short(NamedTuple):
         matrices = tuple(module for module in modules if module.short)
         if not modules or len(alone) > 1 or len(alone) + len(matrices) < len(modules):
             return None
-        return cls(tuple(modules), alone[0] if alone else None, matrices)
+        return cls(alone[0] if alone else None, matrices)
 
 
 def beside_slots(

@@ -33,7 +33,7 @@ class Acts(NamedTuple):
 
     past: those that pass the output projection by. everywhere: all of `acting`, where each acts on all tokens, else
     None. joins: they are served by `compose_jointly`. reads_log_mass: one of all reads the log-mass of the content.
-    short: the modules where they may go the short way at the heads, and act on all tokens.
+    brief: each may go the short way at the heads, and acts on all tokens. short: all of them, where they may together.
     """
 
     acting: Acting
@@ -41,6 +41,7 @@ class Acts(NamedTuple):
     everywhere: list[Active] | None
     joins: bool
     reads_log_mass: bool
+    brief: bool = False
     short: Short | None = None
 
     @classmethod
@@ -57,8 +58,9 @@ class Acts(NamedTuple):
                 active.append((module, None))
                 everywhere = everywhere and module.spec.scope.tokens == "all"
         joins = everywhere and not past and joinable(active)
-        short = Short.of([module for module, _ in active]) if everywhere and not past else None
-        return cls(acting, past, active if everywhere else None, joins, reads, short)
+        brief = everywhere and not past and all(module.short or module.alone for module, _ in active)
+        short = Short.of([module for module, _ in active]) if brief else None
+        return cls(acting, past, active if everywhere else None, joins, reads, brief, short)
 
 
 def _chosen(modules: Acting, projected: bool) -> Acting:

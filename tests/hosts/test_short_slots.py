@@ -17,7 +17,8 @@ from transformers import DynamicCache, StaticCache
 
 import ctxpeft
 from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.hosts import short
+from ctxpeft.errors import HostError
+from ctxpeft.hosts import seam, short
 from ctxpeft.testing.tiny import perturb, tiny_model
 
 IDS = torch.randint(3, 61, (3, 9), generator=torch.Generator().manual_seed(4))
@@ -231,6 +232,67 @@ def test_hooks_on_the_slots_are_called(kind: str) -> None:
     hook.remove()
     ways(model)
     assert len(heard) == 1
+
+
+def routed(modules: list[dict[str, Any]], names: str = "abc") -> nn.Module:
+    model = tiny_model("llama").double()
+    for seed, name in enumerate(names):
+        handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, name=name, seed=seed)
+        perturb(handle, seed=seed)
+    return model
+
+
+def row_by_row(model: nn.Module, rows: list[str], ids: Tensor, mask: Tensor) -> Tensor:
+    found = []
+    for row, name in enumerate(rows):
+        ctxpeft.activate(model, [name])
+        found.append(long_way(model, ids[row : row + 1], mask[row : row + 1]))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("modules", [[slots()], [slots(), MATRIX], [MATRIX, MATRIX]])
+@pytest.mark.parametrize("rows", ["abc", "aba", "aaa"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_adapter_a_row(modules: list[dict[str, Any]], rows: str, padded: bool) -> None:
+    """Also where all rows have the same one, and after one of them has changed."""
+    model = routed(modules)
+    mask = PADDED if padded else torch.ones_like(IDS)
+    served = [True] * 2 if slots() in modules else []
+    for factor in (1, -2):
+        with torch.no_grad():
+            for parameter in model.__dict__["_ctxpeft"].handles["a"].parameters():
+                parameter.mul_(factor)
+        expected = row_by_row(model, list(rows), IDS, mask)
+        with torch.no_grad(), ctxpeft.route(model, list(rows)):
+            cache = DynamicCache(config=model.config)
+            places = (mask.cumsum(1) - 1).clamp_min(0)
+            options = {"attention_mask": mask, "past_key_values": cache}
+            model(IDS[:, :8], position_ids=places[:, :8], **{**options, "attention_mask": mask[:, :8]})
+            with counted() as calls, patch.object(seam, "merge", side_effect=AssertionError):
+                last = model(IDS[:, 8:], position_ids=places[:, 8:], **options).logits
+        assert calls == served
+        torch.testing.assert_close(last, expected[:, 8:], rtol=1e-10, atol=1e-10)
+
+
+def test_rows_of_beams_and_rows_without_an_adapter() -> None:
+    model = routed([slots(), MATRIX], "ab")
+    ids = IDS[:2, :1].repeat_interleave(2, 0)
+    mask = torch.ones_like(ids)
+    with torch.no_grad(), counted() as calls, ctxpeft.route(model, ["a", "b"]):
+        found = model(ids).logits
+    assert calls == [True, True]
+    expected = row_by_row(model, ["a", "a", "b", "b"], ids, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    with torch.no_grad(), counted() as calls, ctxpeft.route(model, ["a", None, "b", "a"]):
+        found = model(ids).logits
+    assert not calls
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], rtol=1e-10, atol=1e-10)
+    with (
+        torch.no_grad(),
+        ctxpeft.route(model, ["a", "a", "a"]),
+        pytest.raises(HostError, match="3 rows"),
+    ):
+        model(ids)
 
 
 def test_instruments_routing_and_autocast_go_the_long_way() -> None:
