@@ -219,6 +219,28 @@ def test_other_backends_and_caps_go_the_long_way() -> None:
         torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "low_rank", "shared_kv", "direct"])
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_slots_that_are_made_of_their_own_tensors(kind: str, frozen: int) -> None:
+    more = {"rank": 2} if kind == "low_rank" else {}
+    model, handle = adapted([slots(memory={"parameterization": {"kind": kind, **more}, "frozen": frozen})])
+    for seed in (1, 2):
+        perturb(handle, seed=seed)
+        ways(model)
+    mask = torch.ones_like(IDS)
+    found = decoded(model, IDS, mask, DynamicCache(config=model.config))
+    torch.testing.assert_close(found, long_way(model, IDS, mask), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "frozen_projection"])
+def test_slots_that_the_host_makes_go_the_long_way(kind: str) -> None:
+    model, _ = adapted([slots(memory={"parameterization": {"kind": kind}})])
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1]).logits
+    assert not calls
+    torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("kind", ["pre", "post"])
 def test_hooks_on_the_slots_are_called(kind: str) -> None:
     model, _ = adapted([slots()])

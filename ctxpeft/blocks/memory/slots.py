@@ -140,7 +140,10 @@ class Slots(MemorySpec):
 
 
 class SlotMemory(MemoryModule):
-    """K (G, P, d) and V (G, P, dv) of the parameterization, asked without repeating them per query head."""
+    """K (G, P, d) and V (G, P, dv) of the parameterization, asked without repeating them per query head.
+
+    alone: they compete as they are, and the parameterization, which says so of itself, looks at no capture.
+    """
 
     def __init__(self, spec: Slots, shape: SiteShape, needs_mass: bool) -> None:
         super().__init__()
@@ -153,7 +156,7 @@ class SlotMemory(MemoryModule):
         self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
-        self.alone = self.plain and not self.back and isinstance(self.slots, DirectSlots)
+        self.alone = self.plain and not self.back and getattr(self.slots, "alone", False)
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
@@ -170,10 +173,11 @@ class SlotMemory(MemoryModule):
         """`pairs` of slots that are `alone`: they look at no capture."""
         slots: Any = self._modules["slots"]
         there, own = slots.__dict__, slots._parameters
-        if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
-            found: tuple[Tensor, Tensor] = slots(None)
-            return found
-        return own["key"], own["value"]
+        hooked = there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there
+        if isinstance(slots, DirectSlots) and not hooked:
+            return own["key"], own["value"]
+        found: tuple[Tensor, Tensor] = slots(None)
+        return found
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         key, value = self.pairs(capture)
