@@ -21,7 +21,8 @@ class ContextModule(FullPrecision):
 
     looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
     softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
-    gates, by all heads in their order. short: whether all it does is o + phi(q)^T M, head by head.
+    gates, by all heads in their order. short: whether all it does is o + phi(q)^T M, head by head. alone: whether it
+    joins with slots that look at nothing.
     """
 
     heads: Tensor | None
@@ -67,7 +68,8 @@ class ContextModule(FullPrecision):
             and spec.query.source == "rotated"
             and self.grouping.order is None
         )
-        self.short = (
+        self.alone: bool = self.joins and getattr(self.memory, "alone", False)
+        self.short: bool = (
             spec.merge == "add"
             and not self.gated
             and spec.normalizer == "none"
@@ -85,6 +87,7 @@ class ContextModule(FullPrecision):
         """Use a part that somebody else owns: it is called here, and counted, saved and moved there."""
         del self._modules[name]
         self.__dict__[name] = part
+        self.short = self.alone = False
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
         """What calling the module returns."""
@@ -121,15 +124,21 @@ class ContextModule(FullPrecision):
     def is_bare(self) -> bool:
         """Whether calling the module is nothing but its `forward`: no hooks on it or its parts, not accelerate's."""
         parts = self._modules
-        return _bare(self) and _bare(parts["memory"]) and _bare(parts["feature_map"])
+        for part in (self, parts["memory"], parts["feature_map"]):
+            if part is not None:
+                there = part.__dict__
+                if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
+                    return False
+        return True
 
     def add_to(self, output: Tensor, query: Tensor) -> Tensor:
-        """o + phi(q)^T M of a module that is `short`, in one product and without a capture: (B, H, T, dv), as o."""
-        phi: Any = self._modules["feature_map"]
-        memory: Any = self._modules["memory"]
+        """o + phi(q)^T M of a module that is `short`, in one product and without a capture, in fp32 or wider: (B, T,
+        H, dv), as o; q is (B, H, T, d)."""
+        parts: Any = self._modules
         dtype = self.dtype
-        x = phi.forward(query.to(dtype))
-        return added(output.to(dtype), x, memory._parameters["matrix"]).to(output.dtype)
+        x = parts["feature_map"].forward(query if query.dtype == dtype else query.to(dtype))
+        o = output if output.dtype == dtype else output.to(dtype)
+        return added(o, x, parts["memory"]._parameters["matrix"])
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""
@@ -158,13 +167,6 @@ class ContextModule(FullPrecision):
             return mine
         reparameterised: int = sum(p.numel() for p in owned.parameters())
         return mine - reparameterised + int(owned.deployed_parameters())
-
-
-def _bare(module: nn.Module | None) -> bool:
-    if module is None:
-        return True
-    there = module.__dict__
-    return not there["_forward_hooks"] and not there["_forward_pre_hooks"] and "_hf_hook" not in there
 
 
 def _divided(n: Tensor, m: Tensor) -> Tensor:

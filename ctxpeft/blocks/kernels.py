@@ -50,7 +50,7 @@ class Cpu:
     contiguous = False
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
-        o, mass = aten._scaled_dot_product_flash_attention_for_cpu(
+        o, mass = torch._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=mask, scale=scaling
         )
         return o, mass, ()

@@ -33,12 +33,15 @@ def grouped(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """o + x W of each group in one product: (B, G, N, v), (B, G, N, w) and (G, w, v) -> (B, G, N, v)."""
-    if o.shape[0] == 1:
-        return torch.baddbmm(o[0], x[0], weight)[None]
-    batch, groups, count, out = o.shape
-    before, rows = (t.transpose(0, 1).reshape(groups, batch * count, -1) for t in (o, x))
-    return torch.baddbmm(before, rows, weight).view(groups, batch, count, out).transpose(0, 1)
+    """o + x W of each head in one product: (B, T, H, v), (B, H, T, w) and (H, w, v) -> (B, T, H, v). W may also be that
+    of each row, (B H, w, v), where T is 1."""
+    batch, tokens, heads, out = o.shape
+    count, sets = batch * tokens, len(weight)
+    if tokens == 1 and sets == batch * heads:
+        return torch.baddbmm(o.reshape(sets, 1, out), x.reshape(sets, 1, -1), weight).view(o.shape)
+    before = o.reshape(count, heads, out).transpose(0, 1)
+    rows = x.transpose(0, 1).reshape(heads, count, -1)
+    return torch.baddbmm(before, rows, weight).transpose(0, 1).reshape(o.shape)
 
 
 def mapped(

@@ -92,7 +92,8 @@ def place(
     remember(model)
     controller = controller_of(model, create=True)
     root = Root.of(model, controller)
-    root.shifts[name] = content_shift(variant, layers[0].turnable)
+    if shift := content_shift(variant, layers[0].turnable):
+        root.shifts[name] = shift
     seams: dict[int, Seam] = {}
     for _, index, layer, module in built:
         module.train(model.training)

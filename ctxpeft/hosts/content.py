@@ -91,8 +91,7 @@ class Content:
                 f"reading the content's log-mass under the attention backend '{self.backend}' is not supported; "
                 "use model.set_attn_implementation('sdpa') or 'eager', or a variant without placement 'inside'"
             )
-        visible = self.mask if self.mask.dtype == torch.bool else self.mask > _lowest(self.mask)
-        return visible[..., :length]
+        return seen(self.mask, length)
 
     def _visible_to_flash(self) -> Tensor | None:
         """The flash kernels are told the padding (B, S) or nothing, and mask by themselves: the last query stands at
@@ -122,6 +121,12 @@ class Content:
             return visible
         padding = functional.pad(self.mask.bool(), (0, length - known))
         return visible & padding[:, None, None]
+
+
+def seen(mask: Tensor, length: int) -> Tensor:
+    """The booleans of a mask of booleans or numbers, for the first `length` keys."""
+    visible = mask if mask.dtype == torch.bool else mask > _lowest(mask)
+    return visible[..., :length]
 
 
 def _lowest(mask: Tensor) -> float:

@@ -89,9 +89,10 @@ class Controller:
 
     def begun(self, facts: Pass | None) -> Plan:
         """What a forward pass with these facts does if it begins now."""
-        if self.routed is not None:
-            return Plan(tuple(n for n in self.routed.names if n not in self.silenced), self.routed, facts)
-        return Plan(tuple(n for n in self.active if n not in self.silenced), None, facts)
+        names = self.active if self.routed is None else self.routed.names
+        if self.silenced:
+            names = tuple(n for n in names if n not in self.silenced)
+        return Plan(names, self.routed, facts)
 
     def watch_at(self, layer: int | None) -> Watch | None:
         """Who is told what the modules of a layer contribute, None for nobody."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,11 @@ from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.side_by_side import of_one_structure, side_by_side
 from ctxpeft.hosts.controller import Plan
 from ctxpeft.hosts.rows import Rows, Shares
+from ctxpeft.hosts.short import Short
 
 Acting = dict[str, list[ContextModule]]
-Tensors = Mapping[str, Tensor | None]
 PLAIN = (nn.Parameter, Tensor)
+VERSION = operator.attrgetter("_version")
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Divided:
     """Who acts on which rows of a batch: with routing each adapter on its own, else all on all of them.
 
     A compiled pass reads all rows under a mask instead, so that its graph does not depend on the assignment. aside: the
-    parts whose modules are those of all their rows, side by side (`ctxpeft.blocks.side_by_side`).
+    parts whose modules are those of all their rows, side by side (`ctxpeft.blocks.side_by_side`). short: the modules of
+    all rows, where the batch is one such part and they may go the short way.
     """
 
     shares: Shares | None
     parts: list[tuple[Chosen | None, list[Active]]]
     aside: frozenset[int] = frozenset()
+    short: Short | None = None
 
     @classmethod
     def of(cls, acting: Acting, plan: Plan, batch: int, device: torch.device) -> Divided:
@@ -79,7 +83,8 @@ class _Kept:
     def __init__(self, acting: Acting, rows: Rows, batch: int, device: torch.device) -> None:
         self.acting = acting
         modules = [module for of in acting.values() for module in of]
-        self.places = [place for module in modules for place in _places(module)]
+        places = [place for module in modules for place in _places(module)]
+        self.owners, self.names = [owner for owner, _ in places], [name for _, name in places]
         self.seen = self._look()
         self.divided: Divided | None = None
         if self.seen is not None and all(module.spec.scope.tokens == "all" for module in modules):
@@ -89,23 +94,22 @@ class _Kept:
         """Whether every tensor is what it was. Asked at every site in every pass, of every adapter of the batch."""
         if self.seen is None:
             return self._look() is None
-        for tensors, name, tensor, version, place in self.seen:
-            if tensors.get(name) is not tensor or tensor._version != version or tensor.data_ptr() != place:
-                return False
-        return True
+        tensors, versions, storages = self.seen
+        return (
+            all(map(operator.is_, map(dict.get, self.owners, self.names), tensors))
+            and list(map(VERSION, tensors)) == versions
+            and list(map(Tensor.data_ptr, tensors)) == storages
+        )
 
-    def _look(self) -> list[tuple[Tensors, str, Tensor, int, int]] | None:
+    def _look(self) -> tuple[list[Tensor], list[int], list[int]] | None:
         """Which tensors there are, how often they were changed and where their values lie; None where nobody knows."""
-        found = []
-        for tensors, name in self.places:
-            t = tensors[name]
-            if t is None or t.is_meta or t.is_inference() or type(t) not in PLAIN:
-                return None
-            found.append((tensors, name, t, t._version, t.data_ptr()))
-        return found
+        tensors = [owner[name] for owner, name in zip(self.owners, self.names, strict=True)]
+        if any(t is None or t.is_meta or t.is_inference() or type(t) not in PLAIN for t in tensors):
+            return None
+        return tensors, list(map(VERSION, tensors)), list(map(Tensor.data_ptr, tensors))
 
 
-def _places(module: nn.Module) -> list[tuple[Tensors, str]]:
+def _places(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     """Where the tensors of a module are kept: they may be replaced."""
     kept = [tensors for part in module.modules() for tensors in (part._parameters, part._buffers)]
     return [(tensors, name) for tensors in kept for name, t in tensors.items() if t is not None]
@@ -146,4 +150,5 @@ def _laid_out(
                 return _laid_out(acting, rows, batch, device, apart)
             aside.add(len(parts))
         parts.append((chosen, [(module, None) for module in modules]))
-    return Divided(shares, parts, frozenset(aside))
+    short = Short.of([module for module, _ in parts[0][1]]) if aside and len(parts) == 1 else None
+    return Divided(shares, parts, frozenset(aside), short)

@@ -9,21 +9,24 @@ from torch import Tensor
 
 from ctxpeft.blocks.attention import Question, attention, serves
 from ctxpeft.blocks.precision import autocasts
-from ctxpeft.hosts.content import Content
+from ctxpeft.hosts.content import Content, seen
 
 
 def applicable(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> bool:
-    """Whether a kernel can serve this call: equal widths, no dropout, cap, sink or bias, a mask it knows."""
+    """Whether a kernel can serve this call: equal widths, and `plain`."""
+    return plain(mask, options) and serves(query, key, value, mask is not None, _dtype(query))
+
+
+def plain(mask: Any, options: dict[str, Any]) -> bool:
+    """Whether a call of the interface has no dropout, cap, sink or bias, and a mask that kernels know."""
     told = options.get
-    plain = (
+    return (
         told("softcap") is None
         and told("s_aux") is None
         and told("position_bias") is None
         and told("cache") is None
-    )
-    dense = mask is None or (isinstance(mask, Tensor) and mask.ndim == 4)
-    return (
-        plain and dense and not told("dropout") and serves(query, key, value, mask is not None, _dtype(query))
+        and (mask is None or (isinstance(mask, Tensor) and mask.ndim == 4))
+        and not told("dropout")
     )
 
 
@@ -69,6 +72,11 @@ def question(content: Content, value: Tensor) -> Question:
         visible = content.visible()
     blind = None if visible is None else ~visible.any(-1)
     return Question(q, k, v, additive, blind, causal, content.scaling())
+
+
+def additive_and_blind(mask: Tensor, dtype: torch.dtype, length: int) -> tuple[Tensor, Tensor]:
+    """A mask as numbers, for the first `length` keys, and the queries that see none of them."""
+    return _additive(mask, dtype, length), ~seen(mask, length).any(-1)
 
 
 def _additive(mask: Tensor, dtype: torch.dtype, length: int) -> Tensor:

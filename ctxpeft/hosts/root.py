@@ -93,14 +93,14 @@ class Root:
         plan = self.controller.begun(facts)
         self.controller.plans.append(plan)
         self.prompts.fill(facts, plan.names)
-        shift = plan_shift(plan, self.shifts, facts)
+        shift = plan_shift(plan, self.shifts, facts) if self.shifts else 0
         if isinstance(shift, int) and not shift:
             return None
         return shifted(args, kwargs, self.names, facts, shift, self.room)
 
     def _see_checkpointing(self, module: nn.Module, args: Any) -> None:
         """Layers that are computed again in a backward pass are told their plan, the others ask for it."""
-        if not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             for seam in self.controller.seams.values():
                 seam.carry()
 

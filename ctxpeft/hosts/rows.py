@@ -56,6 +56,11 @@ class Rows:
         alike = tuple(rows) == self._rows and names == self.names and device == self._index.device
         return alike and self._inference == torch.is_inference_mode_enabled()
 
+    def one_for_all(self, batch: int) -> bool:
+        """Whether every row goes through the same adapter. Raises HostError if the batch is no multiple of the rows."""
+        self._times(batch)
+        return self._rows.count(self.names[0]) == len(self._rows)
+
     def of(self, batch: int, chosen: Chosen) -> list[str]:
         """The adapters of some rows of a batch that have one."""
         times = self._times(batch)

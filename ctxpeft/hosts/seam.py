@@ -23,10 +23,12 @@ from ctxpeft.hosts.backend import SEAM, implementation, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
+from ctxpeft.hosts.divided import Divided
 from ctxpeft.hosts.fused import applicable, attention_with_mass, question
 from ctxpeft.hosts.needs import Need, needs
 from ctxpeft.hosts.replay import bound, keys_and_values
-from ctxpeft.hosts.site import Behind, Site, joined, merge
+from ctxpeft.hosts.short import Short, beside_slots
+from ctxpeft.hosts.site import Acts, Behind, Site, joined, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
@@ -205,13 +207,11 @@ class Seam:
         acts = self.attention_site.acts(plan.names, "head")
         if not acts.acting and not acts.past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
-        short = acts.short
-        if short and recording is None and self._stands_alone(plan, short, query):
-            output, weights = run_backend(module, self.original_config, query, key, value, mask, options)
-            o = output.transpose(1, 2)
-            for one in short:
-                o = one.add_to(o, query if one.rotated else cast(Tensor, self._unrotated_or(query)))
-            return o.transpose(1, 2).contiguous(), weights
+        short = self._short(acts, plan, query) if acts.brief and recording is None else None
+        if short is not None:
+            done = self._shortly(module, short, query, key, value, mask, options)
+            if done is not None:
+                return done
         backend = implementation(self.original_config)
         content = Content(module, query, key, mask, options, backend)
         told = acts.reads_log_mass and backend == "sdpa" and applicable(query, key, value, mask, options)
@@ -241,14 +241,49 @@ class Seam:
             weights = weights * kept[..., None].to(weights.dtype)
         return merged.transpose(1, 2).contiguous(), weights
 
-    def _stands_alone(self, plan: Plan, short: tuple[ContextModule, ...], query: Tensor) -> bool:
-        """Whether nobody else has a say in this pass: no gradient, no routing, no instrument, no autocast, no hooks."""
-        if torch.is_grad_enabled() or plan.rows is not None or self.controller.watch is not None:
-            return False
-        for module in short:
-            if not module.is_bare():
-                return False
-        return not autocasts(query.device)
+    def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
+        """The modules that go the short way, where nobody else has a say in this pass: no gradient, no instrument, no
+        autocast, no hooks. With routing those of all rows side by side, for one query a row."""
+        if torch.is_grad_enabled() or self.controller.watch is not None or autocasts(query.device):
+            return None
+        short, rows = acts.short, plan.rows
+        if rows is not None and torch.compiler.is_compiling():
+            return None
+        if rows is not None and not rows.one_for_all(query.shape[0]):
+            if query.shape[2] > 1:
+                return None
+            return Divided.side_by_side(acts.acting, plan, query.shape[0], query.device).short
+        if short is not None:
+            for module in short.matrices:
+                if not module.is_bare():
+                    return None
+        return short
+
+    def _shortly(
+        self,
+        module: nn.Module,
+        short: Short,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """What `attend` returns, by the short way; None where that does not serve this call."""
+        config, slots = self.original_config, short.slots
+        if slots is None:
+            output, weights = run_backend(module, config, query, key, value, mask, options)
+        elif implementation(config) == "sdpa":
+            found = beside_slots(slots, query, key, value, mask, options)
+            if found is None:
+                return None
+            output, weights = found, None
+        else:
+            return None
+        o = output
+        for one in short.matrices:
+            o = one.add_to(o, query if one.rotated else cast(Tensor, self._unrotated_or(query)))
+        return o if o.dtype == output.dtype else o.to(output.dtype), weights
 
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
         """What the modules at the heads may look at; L is asked of the content where no kernel told it."""

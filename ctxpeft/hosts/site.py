@@ -25,6 +25,7 @@ from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.side_by_side import one_row, one_row_asked
 from ctxpeft.hosts.controller import Plan
 from ctxpeft.hosts.divided import Acting, Divided
+from ctxpeft.hosts.short import Short
 
 
 class Acts(NamedTuple):
@@ -32,7 +33,7 @@ class Acts(NamedTuple):
 
     past: those that pass the output projection by. everywhere: all of `acting`, where each acts on all tokens, else
     None. joins: they are served by `compose_jointly`. reads_log_mass: one of all reads the log-mass of the content.
-    short: the modules where each is, and acts on all tokens at the heads (`ContextModule.short`); else empty.
+    brief: each may go the short way at the heads, and acts on all tokens. short: all of them, where they may together.
     """
 
     acting: Acting
@@ -40,7 +41,8 @@ class Acts(NamedTuple):
     everywhere: list[Active] | None
     joins: bool
     reads_log_mass: bool
-    short: tuple[ContextModule, ...] = ()
+    brief: bool = False
+    short: Short | None = None
 
     @classmethod
     def of(cls, modules: Acting) -> Acts:
@@ -56,9 +58,9 @@ class Acts(NamedTuple):
                 active.append((module, None))
                 everywhere = everywhere and module.spec.scope.tokens == "all"
         joins = everywhere and not past and joinable(active)
-        short = everywhere and not past and all(module.short for module, _ in active)
-        chosen = tuple(module for module, _ in active) if short else ()
-        return cls(acting, past, active if everywhere else None, joins, reads, chosen)
+        brief = everywhere and not past and all(module.short or module.alone for module, _ in active)
+        short = Short.of([module for module, _ in active]) if brief else None
+        return cls(acting, past, active if everywhere else None, joins, reads, brief, short)
 
 
 def _chosen(modules: Acting, projected: bool) -> Acting:

@@ -100,6 +100,21 @@ def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
     torch.testing.assert_close(found, model(IDS).logits.detach(), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("placement", ["inside", "outside"])
+def test_what_the_model_owns_for_all_layers_goes_the_long_way(placement: str) -> None:
+    """With one query head a memory of all layers is folded as one a head is."""
+    kind = {"kind": "slots", "count": 2} if placement == "inside" else {"kind": "matrix"}
+    one = module(placement=placement, memory={**kind, "per": "model"})
+    if placement == "inside":
+        del one["feature_map"], one["query"]
+    model = tiny_model("llama", num_attention_heads=1, num_key_value_heads=1).double()
+    perturb(ctxpeft.attach(model, {"name": "shared", "modules": [one]}, seed=0))
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1]).logits
+    assert not calls
+    torch.testing.assert_close(found, long_way(model, IDS[:, :1]), rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("part", ["", "memory", "feature_map"])
 @pytest.mark.parametrize("kind", ["pre", "post"])
 def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:

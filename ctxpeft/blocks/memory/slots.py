@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -15,6 +15,7 @@ from ctxpeft.blocks.attention import attention, serves
 from ctxpeft.blocks.capture import Capture, Read
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
+from ctxpeft.blocks.parameterizations.direct import DirectSlots
 from ctxpeft.blocks.parameterizations.frozen import FrozenFirst
 from ctxpeft.blocks.products import grouped
 from ctxpeft.spec.base import Domain, Later
@@ -139,7 +140,10 @@ class Slots(MemorySpec):
 
 
 class SlotMemory(MemoryModule):
-    """K (G, P, d) and V (G, P, dv) of the parameterization, asked without repeating them per query head."""
+    """K (G, P, d) and V (G, P, dv) of the parameterization, asked without repeating them per query head.
+
+    alone: they compete as they are, and the parameterization, which says so of itself, looks at no capture.
+    """
 
     def __init__(self, spec: Slots, shape: SiteShape, needs_mass: bool) -> None:
         super().__init__()
@@ -152,6 +156,7 @@ class SlotMemory(MemoryModule):
         self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
+        self.alone = self.plain and not self.back and getattr(self.slots, "alone", False)
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
             self.tau = nn.Parameter(torch.ones(1))
@@ -163,6 +168,16 @@ class SlotMemory(MemoryModule):
             assert capture.rotate_back is not None
             key = capture.rotate_back(key, self.back)
         return key, value
+
+    def own_pairs(self) -> tuple[Tensor, Tensor]:
+        """`pairs` of slots that are `alone`: they look at no capture."""
+        slots: Any = self._modules["slots"]
+        there, own = slots.__dict__, slots._parameters
+        hooked = there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there
+        if isinstance(slots, DirectSlots) and not hooked:
+            return own["key"], own["value"]
+        found: tuple[Tensor, Tensor] = slots(None)
+        return found
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         key, value = self.pairs(capture)

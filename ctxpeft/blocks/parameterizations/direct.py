@@ -26,6 +26,8 @@ class Direct(ParameterizationSpec):
 class DirectSlots(nn.Module):
     """K (G, P, d), V (G, P, dv)."""
 
+    alone = True
+
     def __init__(self, wanted: SlotShape) -> None:
         super().__init__()
         self.key = nn.Parameter(torch.empty(wanted.keys()))

@@ -19,6 +19,7 @@ class FrozenFirst(nn.Module):
     def __init__(self, trained: nn.Module, wanted: SlotShape) -> None:
         super().__init__()
         self.trained = trained
+        self.alone = getattr(trained, "alone", False)
         self.register_buffer("key", torch.empty(wanted.keys()))
         self.register_buffer("value", torch.empty(wanted.values()))
         wanted.key_init.fill_(self.key)

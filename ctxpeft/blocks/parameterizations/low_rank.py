@@ -38,6 +38,8 @@ class LowRank(ParameterizationSpec):
 class LowRankSlots(nn.Module):
     """A (G, P, r) and B (G, r, d | dv), for keys and for values."""
 
+    alone = True
+
     def __init__(self, spec: LowRank, wanted: SlotShape) -> None:
         super().__init__()
         scale, groups, site = spec.rank**-0.5, wanted.groups, wanted.site

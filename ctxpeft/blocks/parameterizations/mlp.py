@@ -35,6 +35,8 @@ class Mlp(ParameterizationSpec):
 class MlpSlots(nn.Module):
     """E (P, embedding) -> K (G, P, d), V (G, P, dv)."""
 
+    alone = True
+
     def __init__(self, spec: Mlp, wanted: SlotShape) -> None:
         super().__init__()
         self.groups, self.numbers = wanted.groups, wanted.numbers()

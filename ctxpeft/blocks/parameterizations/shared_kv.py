@@ -37,6 +37,8 @@ class SharedKV(ParameterizationSpec):
 class SharedSlots(nn.Module):
     """e (P, embedding), W_K (G, embedding, d), W_V (G, embedding, dv)."""
 
+    alone = True
+
     def __init__(self, spec: SharedKV, wanted: SlotShape) -> None:
         super().__init__()
         self.numbers = wanted.numbers()

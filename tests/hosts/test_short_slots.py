@@ -1,0 +1,338 @@
+"""Slots beside one query a row go a short way where nothing is trained; it says what the long one says, on every cache
+and under every mask, follows every change of the slots, and whoever wants to look or to have a say is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import DynamicCache, StaticCache
+
+import ctxpeft
+from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.errors import HostError
+from ctxpeft.hosts import seam, short
+from ctxpeft.testing.tiny import perturb, tiny_model
+
+IDS = torch.randint(3, 61, (3, 9), generator=torch.Generator().manual_seed(4))
+PADDED = torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [0] * 4 + [1] * 5])
+MATRIX = {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix"}}
+
+
+def slots(count: int = 3, memory: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    init = {"kind": "normal", "std": 0.5}
+    kind = {"kind": "slots", "count": count, "init": init, **(memory or {})}
+    return {"placement": "inside", "memory": kind, **more}
+
+
+def adapted(
+    modules: list[dict[str, Any]], dtype: torch.dtype = torch.float64, family: str = "llama", **options: Any
+) -> tuple[nn.Module, Any]:
+    model = tiny_model(family, **options).to(dtype)
+    handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, seed=0)
+    perturb(handle)
+    return model, handle
+
+
+@contextmanager
+def counted() -> Iterator[list[bool]]:
+    """Of every attempt at the short way whether it served."""
+    calls: list[bool] = []
+    real = short.beside_slots
+
+    def beside_slots(*args: Any) -> Tensor | None:
+        found = real(*args)
+        calls.append(found is not None)
+        return found
+
+    with patch("ctxpeft.hosts.seam.beside_slots", beside_slots):
+        yield calls
+
+
+def layers(model: nn.Module) -> int:
+    return sum(isinstance(m, ContextModule) and m.joins for m in model.modules())
+
+
+def long_way(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """All tokens at once, with gradients: the general way."""
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    with torch.enable_grad(), counted() as calls:
+        found: Tensor = model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    assert not calls
+    return found.detach()
+
+
+def decoded(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any, begin: int = 5) -> Tensor:
+    """A prompt, then token by token; every token goes the short way, in every layer."""
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    found = []
+    with torch.no_grad():
+        for start, end in ((0, begin), *((i, i + 1) for i in range(begin, ids.shape[1]))):
+            with counted() as calls:
+                out = model(
+                    ids[:, start:end],
+                    attention_mask=mask[:, :end],
+                    position_ids=positions[:, start:end],
+                    past_key_values=cache,
+                )
+            assert calls == [end - start == 1] * layers(model)
+            found.append(out.logits)
+    return torch.cat(found, 1)
+
+
+@given(
+    family=st.sampled_from(["llama", "mistral", "gemma3_text", "qwen3"]),
+    kv_heads=st.sampled_from([1, 2, 4]),
+    count=st.integers(1, 5),
+    matrices=st.integers(0, 2),
+    rows=st.integers(1, 3),
+    padded=st.booleans(),
+    static=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+def test_the_short_way_says_what_the_long_one_says(
+    family: str,
+    kv_heads: int,
+    count: int,
+    matrices: int,
+    rows: int,
+    padded: bool,
+    static: bool,
+    dtype: torch.dtype,
+) -> None:
+    model, _ = adapted([slots(count), *[MATRIX] * matrices], dtype, family, num_key_value_heads=kv_heads)
+    ids, mask = IDS[:rows], PADDED[-rows:] if padded else torch.ones_like(IDS[:rows])
+    cache = StaticCache(model.config, max_cache_len=9) if static else DynamicCache(config=model.config)
+    found, expected = decoded(model, ids, mask, cache), long_way(model, ids, mask)
+    limit = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5}[dtype]
+    seen = mask.bool()
+    torch.testing.assert_close(found[seen], expected[seen], rtol=limit, atol=limit)
+
+
+def test_absolute_positions_and_one_head_each() -> None:
+    model, _ = adapted([slots()], family="gpt2")
+    mask = torch.ones_like(IDS)
+    found = decoded(model, IDS, mask, DynamicCache(config=model.config))
+    torch.testing.assert_close(found, long_way(model, IDS, mask), rtol=1e-10, atol=1e-10)
+
+
+def test_a_query_that_sees_nothing_reads_the_slots_alone() -> None:
+    model, _ = adapted([slots()])
+    mask = torch.ones(3, 1, 1, 1, dtype=torch.bool)
+    mask[1] = False
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1], attention_mask=mask, use_cache=False).logits
+    assert calls == [True, True]
+    expected = model(IDS[:, :1], attention_mask=mask, use_cache=False).logits.detach()
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+CHANGES = {
+    "in place": lambda p: p.mul_(-2),
+    "behind autograd": lambda p: p.data.mul_(-2),
+    "other storage": lambda p: setattr(p, "data", p.data * -2),
+}
+
+
+def ways(model: nn.Module) -> None:
+    """One token, the short way and the long one."""
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1]).logits
+    assert calls == [True] * layers(model)
+    torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_the_slots_is_seen(change: str) -> None:
+    model, handle = adapted([slots()])
+    for parameter in handle.parameters():
+        ways(model)
+        with torch.no_grad():
+            before = model(IDS[:, :1]).logits
+            CHANGES[change](parameter)
+            assert not torch.allclose(model(IDS[:, :1]).logits, before, atol=1e-6)
+        ways(model)
+
+
+def test_swapped_loaded_and_other_active_slots_are_seen(tmp_path: Any) -> None:
+    model, handle = adapted([slots()])
+    handle.save(tmp_path)
+    ways(model)
+    perturb(handle, seed=9)
+    ways(model)
+    handle.hotswap(tmp_path)
+    ways(model)
+    ctxpeft.load(model, tmp_path, name="more")
+    perturb(handle, seed=8)
+    for name in ("default", "more"):
+        ctxpeft.activate(model, [name])
+        with torch.no_grad(), counted() as calls:
+            found = model(IDS[:, :1]).logits
+        assert calls == [True, True]
+        torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+    ctxpeft.activate(model, ["default", "more"])  # two lists of slots
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1]).logits
+    assert not calls
+    torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        slots(merge="compete_length"),
+        slots(gate={"kind": "scalar", "on": "mass", "activation": "sigmoid"}),
+        slots(query={"source": "rotated", "norm": "rms"}),
+        slots(query={"source": "unrotated"}),
+        slots(scope={"heads": [0, 2]}),
+        slots(scope={"tokens": "prompt"}),
+        slots(memory={"score": "norga"}),
+        slots(memory={"position": "before"}),
+        slots(memory={"per": "query_head"}),
+        slots(memory={"per": "layer"}),
+    ],
+)
+def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
+    model, _ = adapted([other])
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1]).logits
+    assert not any(calls)
+    torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_other_backends_and_caps_go_the_long_way() -> None:
+    for family, options in (("llama", {"attn_implementation": "eager"}), ("gemma2", {})):
+        model, _ = adapted([slots()], family=family)
+        if options:
+            model.set_attn_implementation("eager")
+        with torch.no_grad(), counted() as calls:
+            found = model(IDS[:, :1]).logits
+        assert not any(calls)
+        torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "low_rank", "shared_kv", "direct"])
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_slots_that_are_made_of_their_own_tensors(kind: str, frozen: int) -> None:
+    more = {"rank": 2} if kind == "low_rank" else {}
+    model, handle = adapted([slots(memory={"parameterization": {"kind": kind, **more}, "frozen": frozen})])
+    for seed in (1, 2):
+        perturb(handle, seed=seed)
+        ways(model)
+    mask = torch.ones_like(IDS)
+    found = decoded(model, IDS, mask, DynamicCache(config=model.config))
+    torch.testing.assert_close(found, long_way(model, IDS, mask), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "frozen_projection"])
+def test_slots_that_the_host_makes_go_the_long_way(kind: str) -> None:
+    model, _ = adapted([slots(memory={"parameterization": {"kind": kind}})])
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS[:, :1]).logits
+    assert not calls
+    torch.testing.assert_close(found, model(IDS[:, :1]).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["pre", "post"])
+def test_hooks_on_the_slots_are_called(kind: str) -> None:
+    model, _ = adapted([slots()])
+    heard: list[str] = []
+    one = next(m for m in model.modules() if isinstance(m, ContextModule)).get_submodule("memory.slots")
+    register = one.register_forward_pre_hook if kind == "pre" else one.register_forward_hook
+    hook = register(lambda *_: heard.append(kind))
+    with torch.no_grad():
+        model(IDS[:, :1])
+    assert heard == [kind]
+    hook.remove()
+    ways(model)
+    assert len(heard) == 1
+
+
+def routed(modules: list[dict[str, Any]], names: str = "abc") -> nn.Module:
+    model = tiny_model("llama").double()
+    for seed, name in enumerate(names):
+        handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, name=name, seed=seed)
+        perturb(handle, seed=seed)
+    return model
+
+
+def row_by_row(model: nn.Module, rows: list[str], ids: Tensor, mask: Tensor) -> Tensor:
+    found = []
+    for row, name in enumerate(rows):
+        ctxpeft.activate(model, [name])
+        found.append(long_way(model, ids[row : row + 1], mask[row : row + 1]))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("modules", [[slots()], [slots(), MATRIX], [MATRIX, MATRIX]])
+@pytest.mark.parametrize("rows", ["abc", "aba", "aaa"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_adapter_a_row(modules: list[dict[str, Any]], rows: str, padded: bool) -> None:
+    """Also where all rows have the same one, and after one of them has changed."""
+    model = routed(modules)
+    mask = PADDED if padded else torch.ones_like(IDS)
+    served = [True] * 2 if slots() in modules else []
+    for factor in (1, -2):
+        with torch.no_grad():
+            for parameter in model.__dict__["_ctxpeft"].handles["a"].parameters():
+                parameter.mul_(factor)
+        expected = row_by_row(model, list(rows), IDS, mask)
+        with torch.no_grad(), ctxpeft.route(model, list(rows)):
+            cache = DynamicCache(config=model.config)
+            places = (mask.cumsum(1) - 1).clamp_min(0)
+            options = {"attention_mask": mask, "past_key_values": cache}
+            model(IDS[:, :8], position_ids=places[:, :8], **{**options, "attention_mask": mask[:, :8]})
+            with counted() as calls, patch.object(seam, "merge", side_effect=AssertionError):
+                last = model(IDS[:, 8:], position_ids=places[:, 8:], **options).logits
+        assert calls == served
+        torch.testing.assert_close(last, expected[:, 8:], rtol=1e-10, atol=1e-10)
+
+
+def test_rows_of_beams_and_rows_without_an_adapter() -> None:
+    model = routed([slots(), MATRIX], "ab")
+    ids = IDS[:2, :1].repeat_interleave(2, 0)
+    mask = torch.ones_like(ids)
+    with torch.no_grad(), counted() as calls, ctxpeft.route(model, ["a", "b"]):
+        found = model(ids).logits
+    assert calls == [True, True]
+    expected = row_by_row(model, ["a", "a", "b", "b"], ids, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    with torch.no_grad(), counted() as calls, ctxpeft.route(model, ["a", None, "b", "a"]):
+        found = model(ids).logits
+    assert not calls
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], rtol=1e-10, atol=1e-10)
+    with (
+        torch.no_grad(),
+        ctxpeft.route(model, ["a", "a", "a"]),
+        pytest.raises(HostError, match="3 rows"),
+    ):
+        model(ids)
+
+
+def test_instruments_routing_and_autocast_go_the_long_way() -> None:
+    model, _ = adapted([slots()], torch.float32)
+    first = IDS[:, :1]
+    with torch.no_grad(), counted() as calls, torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(model(first).logits).all()
+    assert not calls
+    seen: list[int | None] = []
+    controller = model.__dict__["_ctxpeft"]
+    controller.watch = lambda layer, capture, part: seen.append(layer)
+    with torch.no_grad(), counted() as calls:
+        model(first)
+    controller.watch = None
+    assert not calls
+    assert seen == [0, 1]
+    with torch.no_grad(), counted() as calls, ctxpeft.route(model, ["default", None, "default"]):
+        routed = model(first).logits
+    assert not calls
+    expected = model(first).logits.detach()
+    torch.testing.assert_close(routed[[0, 2]], expected[[0, 2]], rtol=1e-4, atol=1e-4)
