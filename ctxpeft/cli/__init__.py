@@ -188,22 +188,11 @@ def _told(error: Any, command: Any) -> str:
 
 def _setting(option: str) -> str:
     """The setting of training or task that an option is mistaken for, or nothing."""
+    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.training import TrainingConfig
+
     name = option.lstrip("-").partition("=")[0].replace("-", "_")
-    return name if name in settings_by_name() else ""
-
-
-def settings_by_name() -> set[str]:
-    """The fields of TrainingConfig and TaskSpec, read from their files: their packages import torch."""
-    import ast
-    from pathlib import Path
-
-    found: set[str] = set()
-    for file, name in (("training/_config.py", "TrainingConfig"), ("tasks/_spec.py", "TaskSpec")):
-        tree = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8"))
-        (model,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        fields = (node.target for node in model.body if isinstance(node, ast.AnnAssign))
-        found |= {field.id for field in fields if isinstance(field, ast.Name)} - {"model_config"}
-    return found
+    return name if name in TrainingConfig.model_fields or name in TaskSpec.model_fields else ""
 
 
 def _interrupted() -> int:
