@@ -4,7 +4,7 @@ To add a command:
 1. write `ctxpeft/cli/<name>.py` with `command`, a function typer understands (or `app`, a `typer.Typer`);
 2. add one line to `COMMANDS`: name -> (module, one-line help);
 3. return None, or an int, or raise `typer.Exit(code)`: 0 fine, 1 a law or a check is violated;
-4. let every `CtxpeftError` through: `main` prints its sentence and exits 2;
+4. let every `CtxpeftError` through: `main` prints a sentence for each mistake and exits 2;
 5. import torch, transformers and optuna inside the function, never at the top of the file.
 """
 
@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("ctxpeft.cli.show", "Show one variant: its equation, blocks, shapes and parameter count."),
     "validate": (
         "ctxpeft.cli.validate",
-        "Check variant, space or task files: one sentence on what is wrong.",
+        "Check variant, space or task files: a sentence on each mistake.",
     ),
     "cp": ("ctxpeft.cli.cp", "Copy a shipped variant or space into a file of your own."),
     "schema": ("ctxpeft.cli.schema", "Print the JSON schema of a variant or a search space."),
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
     except CtxpeftError as error:
-        _output.print_error(str(error))
+        for sentence in error.mistakes:
+            _output.print_error(sentence)
         return 1 if isinstance(error, LawError) else 2
     except KeyboardInterrupt:
         return _interrupted()
