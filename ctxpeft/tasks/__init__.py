@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ctxpeft.tasks._encode import Encoded, Encoder
     from ctxpeft.tasks._end import can_end
     from ctxpeft.tasks._evaluate import evaluate
-    from ctxpeft.tasks._examples import Example
+    from ctxpeft.tasks._example import Example
     from ctxpeft.tasks._load import TaskData, build_task, load_task, on_files, task_from_files, with_settings
     from ctxpeft.tasks._metrics import Evaluation, Record
     from ctxpeft.tasks._scoring import label_scores, naive_scores, token_budget
@@ -30,7 +30,7 @@ _WHERE = {
     "Encoded": "_encode",
     "Encoder": "_encode",
     "Evaluation": "_metrics",
-    "Example": "_examples",
+    "Example": "_example",
     "Record": "_metrics",
     "TaskData": "_load",
     "TaskSpec": "_spec",
