@@ -5,7 +5,7 @@
 # make bench    speed and memory against the frozen model and HF PEFT; writes docs/performance.md
 # make docs     the documentation, strict
 # make schema   docs/schema, by which editors complete variants and spaces, after a change of the specs
-# make minimum  the oldest versions that pyproject.toml allows, in an environment of their own, and a core of the tests
+# make minimum  the oldest versions that pyproject.toml allows, in an environment of their own: linters, docs, a core of the tests
 # make notebook the outputs of docs/tutorial.ipynb, written anew
 # make dist     sdist and wheel, tried outside the repository
 # make clean    remove everything that make made

@@ -6,8 +6,9 @@ handle = ctxpeft.attach(model, variant)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ctxpeft.lazy import lazily
 
 if TYPE_CHECKING:
     from ctxpeft.adapters.load import load
@@ -22,20 +23,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "AdapterError": "ctxpeft.errors",
-    "CtxpeftError": "ctxpeft.errors",
-    "DataError": "ctxpeft.errors",
-    "DiskError": "ctxpeft.errors",
-    "Handle": "ctxpeft.hosts.handle",
-    "HostError": "ctxpeft.errors",
-    "SpecError": "ctxpeft.errors",
-    "Variant": "ctxpeft.spec.variant",
-    "activate": "ctxpeft.hosts.routing",
-    "attach": "ctxpeft.hosts.attach",
-    "load": "ctxpeft.adapters.load",
-    "load_variant": "ctxpeft.spec.load",
-    "route": "ctxpeft.hosts.routing",
-    "segments": "ctxpeft.hosts.passes",
+    "AdapterError": "errors",
+    "CtxpeftError": "errors",
+    "DataError": "errors",
+    "DiskError": "errors",
+    "Handle": "hosts.handle",
+    "HostError": "errors",
+    "SpecError": "errors",
+    "Variant": "spec.variant",
+    "activate": "hosts.routing",
+    "attach": "hosts.attach",
+    "load": "adapters.load",
+    "load_variant": "spec.load",
+    "route": "hosts.routing",
+    "segments": "hosts.passes",
 }
 __all__ = [
     "AdapterError",
@@ -55,11 +56,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Public names are imported on first use, so that the command line starts without torch."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'ctxpeft' has no attribute '{name}'")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+__getattr__ = lazily(__name__, _WHERE)
 
 
 def __dir__() -> list[str]:

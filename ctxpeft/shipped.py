@@ -4,6 +4,7 @@ the wheel."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ctxpeft.errors import SpecError, did_you_mean
@@ -25,6 +26,20 @@ def shipped_names(kind: str) -> list[str]:
 def shipped_file(kind: str, name: str) -> Path | None:
     """The file of a shipped name, or None if nothing by that name ships."""
     return shipped_folder(kind) / f"{name}.yaml" if name in shipped_names(kind) else None
+
+
+def variant_path(what: str, others: Iterable[str] = ()) -> Path:
+    """The file of a shipped variant's name, or a path itself; imports nothing that a variant needs.
+
+    Raises SpecError with the nearest name, one of `others` (such as the baselines) too.
+    """
+    if what.endswith((".yaml", ".yml", ".json")) or os.sep in what or os.path.isfile(what):
+        return Path(what)
+    found = shipped_file("variants", what)
+    if found is None:
+        hint = did_you_mean(what, [*shipped_names("variants"), *others], "ctxpeft ls variants")
+        raise SpecError(f"no shipped variant is called {what!r} and no such file exists{hint}")
+    return found
 
 
 def space_path(what: str) -> Path:

@@ -4,7 +4,7 @@ To add a command:
 1. write `ctxpeft/cli/<name>.py` with `command`, a function typer understands (or `app`, a `typer.Typer`);
 2. add one line to `COMMANDS`: name -> (module, one-line help);
 3. return None, or an int, or raise `typer.Exit(code)`: 0 fine, 1 a law or a check is violated;
-4. let every `CtxpeftError` through: `main` prints its sentence and exits 2;
+4. let every `CtxpeftError` through: `main` prints a sentence for each mistake and exits 2;
 5. import torch, transformers and optuna inside the function, never at the top of the file.
 """
 
@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("ctxpeft.cli.show", "Show one variant: its equation, blocks, shapes and parameter count."),
     "validate": (
         "ctxpeft.cli.validate",
-        "Check variant, space or task files: one sentence on what is wrong.",
+        "Check variant, space or task files: a sentence on each mistake.",
     ),
     "cp": ("ctxpeft.cli.cp", "Copy a shipped variant or space into a file of your own."),
     "schema": ("ctxpeft.cli.schema", "Print the JSON schema of a variant or a search space."),
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
     except CtxpeftError as error:
-        _output.print_error(str(error))
+        for sentence in error.mistakes:
+            _output.print_error(sentence)
         return 1 if isinstance(error, LawError) else 2
     except KeyboardInterrupt:
         return _interrupted()
@@ -188,22 +189,11 @@ def _told(error: Any, command: Any) -> str:
 
 def _setting(option: str) -> str:
     """The setting of training or task that an option is mistaken for, or nothing."""
+    from ctxpeft.tasks import TaskSpec
+    from ctxpeft.training import TrainingConfig
+
     name = option.lstrip("-").partition("=")[0].replace("-", "_")
-    return name if name in settings_by_name() else ""
-
-
-def settings_by_name() -> set[str]:
-    """The fields of TrainingConfig and TaskSpec, read from their files: their packages import torch."""
-    import ast
-    from pathlib import Path
-
-    found: set[str] = set()
-    for file, name in (("training/_config.py", "TrainingConfig"), ("tasks/_spec.py", "TaskSpec")):
-        tree = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8"))
-        (model,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        fields = (node.target for node in model.body if isinstance(node, ast.AnnAssign))
-        found |= {field.id for field in fields if isinstance(field, ast.Name)} - {"model_config"}
-    return found
+    return name if name in TrainingConfig.model_fields or name in TaskSpec.model_fields else ""
 
 
 def _interrupted() -> int:

@@ -18,8 +18,10 @@ def variants(incomplete: str) -> list[str]:
 
 def variants_with_commas(incomplete: str) -> list[str]:
     """The last of several variants, after those that are written already."""
+    from ctxpeft.training import BASELINES
+
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in [*variants(last), *_matching(last, ("none", "full"), False)]]
+    return [f"{before}{comma}{name}" for name in [*variants(last), *_matching(last, BASELINES, False)]]
 
 
 def spaces(incomplete: str) -> list[str]:

@@ -32,7 +32,7 @@ class Found:
 def read_spec(path: Path, facts: Facts | None = None) -> Found:
     """Read and check one file; `facts` of model and data are told to the guide.
 
-    Raises a CtxpeftError in one sentence if the file is not valid.
+    Raises a CtxpeftError if the file is not valid; `mistakes` holds a sentence for each thing that can be told at once.
     """
     if path.suffix.lower() in DATA_SUFFIXES and path.is_file():
         raise SpecError(

@@ -1,4 +1,7 @@
-"""What `train`, `eval` and `compare` share: from flags and settings to a task, a configuration and a model."""
+"""What `train`, `eval` and `compare` share: from flags and settings to a task, a configuration and a model.
+
+Settings, names and the task are checked without torch; whatever returns a method, a base or a bench imports it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,8 @@ from pydantic import ValidationError
 
 from ctxpeft.cli._overrides import parse_overrides, place_overrides, set_path
 from ctxpeft.errors import SpecError
+from ctxpeft.shipped import variant_path
 from ctxpeft.spec.explain import spec_error
-from ctxpeft.spec.load import load_variant
-from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 
 if TYPE_CHECKING:
@@ -113,12 +115,25 @@ def evaluation_spec(
     return with_settings(load_task({**trained, "test": list(data)}), settings.task)
 
 
+def check_variant_name(source: str) -> None:
+    """Whether there is such a variant or baseline, and whether its file is YAML; imports no torch.
+
+    Raises:
+        SpecError: no such name, with the nearest; no such file; a file that is no YAML.
+    """
+    from ctxpeft.training import BASELINES
+
+    if source not in BASELINES and not (path := variant_path(source, BASELINES)).is_dir():
+        read_yaml(path)
+
+
 def changed_variant(source: str, settings: Settings) -> Method:
     """The variant with the `variant.` settings applied.
 
     Raises:
         SpecError: see `load_method`; or a setting for a baseline, which has none.
     """
+    from ctxpeft.spec.load import load_variant
     from ctxpeft.training import load_method
 
     method = load_method(source)
@@ -129,8 +144,7 @@ def changed_variant(source: str, settings: Settings) -> Method:
     tree = method.variant.to_dict()
     for key, value in settings.variant.items():
         set_path(tree, key, value)
-    variant: Variant = load_variant(tree)
-    return load_method(variant)
+    return load_method(load_variant(tree))
 
 
 def open_base(model: str, settings: Settings, data: TaskData | None = None) -> Base:

@@ -54,12 +54,13 @@ def command(
       ctxpeft check mine.yaml --model ./model dtype=bfloat16
       ctxpeft check prefix-tuning-plus --law disabled-is-the-base --json
     """
-    from ctxpeft.cli._session import changed_variant, open_base, read_settings
+    from ctxpeft.cli._session import changed_variant, check_variant_name, open_base, read_settings
 
     settings = read_settings(overrides)
     for section, keys in (("training", settings.training), ("task", settings.task)):
         if keys:
             raise SpecError(f"check trains nothing: '{next(iter(keys))}' is a {section} setting")
+    check_variant_name(variant)
     chosen = _chosen(only)
     method = changed_variant(variant, settings)
     if method.variant is None:

@@ -131,10 +131,14 @@ def command(
       ctxpeft compare -v prefix-tuning-plus,lora-qv --task docstring-area --unrelated book.txt --out runs/transfer
       ctxpeft compare -v prefix-tuning,prefix-tuning-plus --task docstring-area --steps 200 --dry-run
     """
-    from ctxpeft.cli._session import open_bench, read_settings, task_spec, training_config
-    from ctxpeft.training import load_method
+    from ctxpeft.cli._session import (
+        check_variant_name,
+        open_bench,
+        read_settings,
+        task_spec,
+        training_config,
+    )
 
-    require("matplotlib", "plots", "the picture of a comparison")
     if out is None and not dry_run:
         raise SpecError("--out DIR is needed: the folder the comparison writes into")
     settings = read_settings(overrides)
@@ -143,12 +147,19 @@ def command(
     if "seed" in settings.training:
         raise SpecError("a comparison runs the seeds 0, 1, ...: give --seeds N instead of seed=")
     names = [name.strip() for name in variants.split(",") if name.strip()]
-    methods = [load_method(name) for name in names]
-    if budget is not None and not budget.isdigit():
-        load_method(budget)
+    sized_as = [] if budget is None or budget.isdigit() else [budget]
+    for name in [*names, *sized_as]:
+        check_variant_name(name)
     config = training_config(settings, **({"steps": steps} if steps else {}))
     sizes = numbers(per_class, "--per-class") if per_class else []
-    bench = open_bench(model, task_spec(task, data, test, settings), settings, ood, unrelated)
+    asked = task_spec(task, data, test, settings)
+    require("matplotlib", "plots", "the picture of a comparison")
+    from ctxpeft.training import load_method  # from here on torch is imported
+
+    methods = [load_method(name) for name in names]
+    for name in sized_as:
+        load_method(name)
+    bench = open_bench(model, asked, settings, ood, unrelated)
     if budget is not None:
         methods = _sized(bench, names, budget)
     from ctxpeft.analysis.compare import check_comparison, compare

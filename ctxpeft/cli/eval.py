@@ -81,8 +81,7 @@ def command(
     """
     import ctxpeft
     from ctxpeft.cli._session import evaluation_spec, open_base, read_settings
-    from ctxpeft.tasks import build_task, evaluate
-    from ctxpeft.training import encoder_for, load_head
+    from ctxpeft.tasks import build_task
 
     settings = read_settings(overrides)
     if settings.training:
@@ -95,6 +94,9 @@ def command(
     names = [split] if split != "test" else ["test", "ood"]
     if names[0] not in SPLITS:
         raise DataError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
+    from ctxpeft.tasks import evaluate  # from here on torch is imported
+    from ctxpeft.training import encoder_for, load_head
+
     base = open_base(model, settings, found)
     if adapter is not None and (not load_head(base.model, adapter) or (adapter / OURS).is_file()):
         other = _another_base(adapter, base)  # before there is an adapter among the parameters

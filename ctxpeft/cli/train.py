@@ -53,14 +53,22 @@ def command(
       ctxpeft train --variant prefix-tuning --data reviews.csv columns.text=review columns.label=stars --dry-run
       ctxpeft train --variant prefix-tuning --task docstring-area --out runs/8 variant.modules.0.memory.count=8
     """
-    from ctxpeft.cli._session import changed_variant, open_bench, read_settings, task_spec, training_config
+    from ctxpeft.cli._session import (
+        changed_variant,
+        check_variant_name,
+        open_bench,
+        read_settings,
+        task_spec,
+        training_config,
+    )
 
     if out is None and not dry_run:
         raise SpecError("--out DIR is needed: the folder the run writes into")
     settings = read_settings(overrides)
-    method = changed_variant(variant, settings)
-    config = training_config(settings)
-    bench = open_bench(model, task_spec(task, data, test, settings), settings)
+    check_variant_name(variant)
+    config, asked = training_config(settings), task_spec(task, data, test, settings)
+    method = changed_variant(variant, settings)  # from here on torch is imported
+    bench = open_bench(model, asked, settings)
     if dry_run:
         return _plan(bench, method, config, json)
 

@@ -31,7 +31,7 @@ def command(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Check files against the algebra: `ok` with the fingerprint, or one sentence on what is wrong.
+    """Check files against the algebra: `ok` with the fingerprint, or a sentence on each mistake.
 
     Under a valid variant stands what the construction guide advises, if anything. Some of its rules ask about the model
     (--model) and the data (--task or --data): the usual length of an input, the number of examples, the query heads per
@@ -51,9 +51,9 @@ def command(
     elif facts is not None:
         stdout().print(f"advised for {facts.sentence()}", markup=False, emoji=False)
     for result in results:
-        if result["error"] is not None:
-            print_error(result["error"])
-        elif not json:
+        for sentence in result["mistakes"]:
+            print_error(sentence)
+        if not (json or result["mistakes"]):
             mark = result["fingerprint"] or ""
             stdout().print(
                 f"{result['file']}: ok  {result['kind']}  {mark}".rstrip(), markup=False, emoji=False
@@ -96,11 +96,12 @@ def _check(path: Path, facts: Facts | None) -> dict[str, Any]:
         "fingerprint": None,
         "advice": [],
         "error": None,
+        "mistakes": [],
     }
     try:
         found = read_spec(path, facts)
     except CtxpeftError as error:
-        return {**result, "error": str(error)}
+        return {**result, "error": str(error), "mistakes": list(error.mistakes)}
     advised = [
         {
             "rule": a.rule.id,

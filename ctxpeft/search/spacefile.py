@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ctxpeft.errors import SpecError
+from ctxpeft.errors import SpecError, gathered
 from ctxpeft.search.measures import LEARNED, Name
 from ctxpeft.search.named import named_variant
 from ctxpeft.search.rates import Rates
-from ctxpeft.search.space.nodes import Position
+from ctxpeft.search.space.nodes import Position, Record
 from ctxpeft.search.space.parse import PatternParser
 from ctxpeft.shipped import space_path
 from ctxpeft.spec.base import Spec
+from ctxpeft.spec.document import Path_
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -230,38 +234,64 @@ def space_from_document(document: Document, name: str, folder: Path) -> Space:
     """A space from plain data; messages use the document's name and lines."""
     if not isinstance(document.data, dict):
         raise SpecError(f"{document.name}: expected a mapping with 'modules' and so on")
-    try:
-        file = SpaceFile.model_validate(document.data)
-    except ValidationError as error:
-        raise spec_error(error, document, SpaceFile) from None
-    parser = PatternParser(document)
+    file, templates = _read(document, folder)
     positions = tuple(
-        Position(
-            tuple(
-                (key, parser.template(pattern, ("modules", index, "templates", key)))
-                for key, pattern in position.templates.items()
-            ),
-            position.optional,
-        )
+        Position(tuple((key, templates[index, key]) for key in position.templates), position.optional)
         for index, position in enumerate(file.modules)
     )
     if all(position.optional for position in positions):
         raise SpecError(
             f"{document.name}:{document.line(('modules',))}: modules: every module is optional; one must be there"
         )
-    _check_names(file, document, folder)
     return Space(name, file, positions, folder)
 
 
-def _check_names(file: SpaceFile, document: Document, folder: Path) -> None:
-    """Every variant that a space names exists: a search that loses an anchor compares with nothing."""
+def _read(document: Document, folder: Path) -> tuple[SpaceFile, dict[tuple[int, str], Record]]:
+    """The file, and every template by its place and name. Raises SpecError with all mistakes of both."""
+    files: list[SpaceFile] = []
+    templates: dict[tuple[int, str], Record] = {}
+    parser = PatternParser(document)
+
+    def whole() -> None:
+        try:
+            files.append(SpaceFile.model_validate(document.data))
+        except ValidationError as error:
+            raise spec_error(error, document, SpaceFile) from None
+
+    def template(index: int, key: str, pattern: Any) -> None:
+        templates[index, key] = parser.template(pattern, ("modules", index, "templates", key))
+
+    def names() -> None:
+        gathered(
+            partial(_named, *where, document) for where in (_variants(files[0], folder) if files else ())
+        )
+
+    written = [partial(template, *place) for place in _templates(document.data)]
+    steps: list[Callable[[], None]] = [whole, *written, names]
+    gathered(steps)
+    return files[0], templates
+
+
+def _templates(data: Any) -> Iterator[tuple[int, str, Any]]:
+    """The templates that a file holds, be the file otherwise as it may."""
+    modules = data.get("modules")
+    for index, position in enumerate(modules if isinstance(modules, list) else ()):
+        found = position.get("templates") if isinstance(position, dict) else None
+        if isinstance(found, dict):
+            yield from ((index, key, pattern) for key, pattern in found.items())
+
+
+def _variants(file: SpaceFile, folder: Path) -> Iterator[tuple[Path_, Callable[[], Variant]]]:
+    """Every variant that a space names, by its key: a search that loses an anchor compares with nothing."""
     wanted = file.budget.parameters if file.budget else None
+    if isinstance(wanted, Like):
+        yield ("budget", "parameters"), partial(load_variant, wanted.like)
+    for index, anchor in enumerate(file.anchors):
+        yield ("anchors", index), partial(named_variant, anchor, folder)
+
+
+def _named(key: Path_, load: Callable[[], Variant], document: Document) -> None:
     try:
-        key: tuple[str | int, ...] = ("budget", "parameters")
-        if isinstance(wanted, Like):
-            load_variant(wanted.like)
-        for index, anchor in enumerate(file.anchors):
-            key = ("anchors", index)
-            named_variant(anchor, folder)
+        load()
     except SpecError as error:
         raise SpecError(f"{document.where(key)}: {error}") from None

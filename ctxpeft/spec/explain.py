@@ -1,4 +1,4 @@
-"""One sentence for a spec that does not validate: where, what was expected, the nearest valid name."""
+"""A sentence for each mistake of a spec that does not validate: where, what was expected, the nearest valid name."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.errors import MOST, SpecError, did_you_mean
 from ctxpeft.spec.base import NAME, NAME_RULE
 from ctxpeft.spec.document import Document, dotted, one_line
 from ctxpeft.spec.fields import choice_at, keys_at
+from ctxpeft.spec.mistakes import NOT_THIS_TYPE, mistakes, written_path
 from ctxpeft.spec.registry import Kinds, kinds
 
 __all__ = ["dotted", "shown", "spec_error", "wrong_kind"]
@@ -45,35 +46,33 @@ _EXPECTED: dict[str, Callable[[Context], str]] = {
         NAME_RULE if c["pattern"] == NAME else f"text that matches {c['pattern']}"
     ),
 }
-_NOT_THIS_TYPE = (
-    "literal_error",
-    "int_type",
-    "float_type",
-    "bool_type",
-    "string_type",
-    "list_type",
-    "dict_type",
-    "model_type",
-)
 _NOT_A_KIND = ("union_tag_invalid", "union_tag_not_found", "model_attributes_type")
 
 
 def spec_error(
     error: ValidationError, document: Document, root: type[BaseModel], several: str = ""
 ) -> SpecError:
-    """Turn pydantic's report into a SpecError about its most specific problem.
+    """Turn pydantic's report into a SpecError about its most specific problem; `mistakes` tells the others too.
 
     several: what to add where a list of several values, or a range of numbers, stands for one value.
     """
-    problems = _most_specific(error.errors(include_url=False), document.data)
+    groups = mistakes(error.errors(include_url=False), document.data, MOST + 1)
+    told = [_told(group, document, root, several) for group in groups]
+    return SpecError(told[0][1], [sentence for _, sentence in sorted(told, key=lambda one: one[0])])
+
+
+def _told(
+    problems: Sequence[ErrorDetails], document: Document, root: type[BaseModel], several: str
+) -> tuple[int, str]:
+    """The line of a mistake, and its sentence."""
     problem = problems[0]
-    path = _written_path(problem, document.data)
+    path = written_path(problem, document.data)
     if problem["type"] == "illegal_combination":
         path = (*path, *str(problem["ctx"]["key"]).split("."))
     sentence = _sentence(problems, root)
-    if several and problem["type"] in (*_NOT_THIS_TYPE, *_NOT_A_KIND) and _is_choice(problem.get("input")):
+    if several and problem["type"] in (*NOT_THIS_TYPE, *_NOT_A_KIND) and _is_choice(problem.get("input")):
         sentence += f"; {several}"
-    return SpecError(one_line(f"{document.where(path)}: {sentence}"))
+    return document.line(path), one_line(f"{document.where(path)}: {sentence}")
 
 
 def _is_choice(given: Any) -> bool:
@@ -128,37 +127,6 @@ def wrong_kind(choice: Kinds, kind: Any) -> str:
         return f"{shown(kind)} is made of another {choice.family} and cannot stand inside one"
     hint = did_you_mean(str(kind), choice.installed())
     return f"unknown kind {shown(kind)}{hint} (kinds come from installed packages)"
-
-
-def _most_specific(problems: Sequence[ErrorDetails], data: Any) -> list[ErrorDetails]:
-    """The problem to tell, with its fellows where every alternative of a union failed on the type."""
-
-    def rank(problem: ErrorDetails) -> tuple[bool, int, bool]:
-        depth = len(_written_path(problem, data))
-        return problem["type"] == "extra_forbidden", depth, problem["type"] not in _NOT_THIS_TYPE
-
-    best = max(problems, key=rank)
-    if best["type"] not in _NOT_THIS_TYPE:
-        return [best]
-    place = _written_path(best, data)
-    return [p for p in problems if rank(p) == rank(best) and _written_path(p, data) == place]
-
-
-def _written_path(problem: ErrorDetails, data: Any) -> tuple[str | int, ...]:
-    """pydantic's location without the union tags that no file contains."""
-    path: list[str | int] = []
-    location = problem["loc"]
-    for index, part in enumerate(location):
-        if isinstance(data, Mapping):
-            if part in data:
-                data = data[part]
-                path.append(part)
-            elif problem["type"] == "missing" and index == len(location) - 1:
-                path.append(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-            path.append(part)
-    return tuple(path)
 
 
 def shown(value: Any) -> str:

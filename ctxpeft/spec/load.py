@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ctxpeft.errors import SpecError, did_you_mean
-from ctxpeft.shipped import shipped_file, shipped_names
+from ctxpeft.errors import SpecError
+from ctxpeft.shipped import variant_path
 from ctxpeft.spec.document import Document
 from ctxpeft.spec.explain import shown, spec_error
 from ctxpeft.spec.variant import Variant
@@ -30,18 +30,7 @@ def load_variant(what: str | os.PathLike[str] | Mapping[str, Any] | Variant) -> 
         return variant_from_data(Document(dict(what), {}, "variant"))
     if not isinstance(what, str | os.PathLike):
         raise SpecError(f"expected a variant's name, a path, a mapping or a Variant, found {shown(what)}")
-    text = os.fspath(what)
-    if _looks_like_a_path(text):
-        return variant_from_file(Path(text))
-    path = shipped_file("variants", text)
-    if path is None:
-        hint = did_you_mean(text, shipped_names("variants"), "ctxpeft ls variants")
-        raise SpecError(f"no shipped variant is called {shown(text)} and no such file exists{hint}")
-    return variant_from_file(path)
-
-
-def _looks_like_a_path(text: str) -> bool:
-    return text.endswith((".yaml", ".yml", ".json")) or os.sep in text or os.path.isfile(text)
+    return variant_from_file(variant_path(os.fspath(what)))
 
 
 def variant_from_file(path: Path) -> Variant:

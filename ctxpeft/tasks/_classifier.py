@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctxpeft.tasks._collate import Collator, by_length, pad_id
 from ctxpeft.tasks._encode import Encoded, Encoder
-from ctxpeft.tasks._examples import Example
+from ctxpeft.tasks._example import Example
 from ctxpeft.tasks._load import TaskData
 from ctxpeft.tasks._metrics import Evaluation, classification_records, summarise_classification
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from ctxpeft.errors import DataError
 from ctxpeft.tasks._collate import IGNORED, Collator, pad_id
-from ctxpeft.tasks._examples import Example
+from ctxpeft.tasks._example import Example
 from ctxpeft.tasks._load import TaskData
 
 MANY = 50_000

@@ -12,7 +12,7 @@ from ctxpeft.errors import DataError
 from ctxpeft.tasks._classifier import ClassifierEncoder, classify
 from ctxpeft.tasks._collate import IGNORED, by_length, pad_id
 from ctxpeft.tasks._encode import Encoded, Encoder
-from ctxpeft.tasks._examples import Example
+from ctxpeft.tasks._example import Example
 from ctxpeft.tasks._generate import exact_match, written_texts
 from ctxpeft.tasks._metrics import (
     Evaluation,

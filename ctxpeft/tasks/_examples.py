@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,64 +10,11 @@ from typing import Any
 from ctxpeft.errors import DataError, did_you_mean
 from ctxpeft.tasks._choices import read_choices, unfolded
 from ctxpeft.tasks._columns import ROLES_OF, TARGETS, Kind, Role, infer_kind, resolve_columns
+from ctxpeft.tasks._example import Example
 from ctxpeft.tasks._files import Row
 from ctxpeft.tasks._spec import DEFAULT_TEMPLATES, TaskSpec, template_fields
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One example: the values that fill the template, and the answer. Compact, since there may be millions.
-
-    `names` are the template's fields and `values` what fills them. `target` is the label, the completion or the right
-    choice; empty in language modelling. `file`, `unit` and `number` say where it was found, as in `Row`. `choices` are
-    those of a multiple choice. `unseen` says that the task keeps the row from training.
-    """
-
-    names: tuple[str, ...]
-    values: tuple[str, ...]
-    target: str
-    file: str = ""
-    unit: str = ""
-    number: int = 0
-    choices: tuple[str, ...] = ()
-    unseen: bool = False
-    _digest: bytes | None = field(default=None, init=False, repr=False, compare=False)
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """What the template is filled with."""
-        return dict(zip(self.names, self.values, strict=True))
-
-    @property
-    def where(self) -> str:
-        """`file line 7`, for messages."""
-        return f"{self.file} {self.unit} {self.number}"
-
-    @property
-    def text(self) -> str:
-        """All values joined: what decides whether two examples are the same."""
-        return "\n".join(self.values)
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the text that case and spacing do not change: splits and duplicates go by it."""
-        if self._digest is None:
-            found = hashlib.sha256(" ".join(self.text.casefold().split()).encode()).digest()
-            object.__setattr__(self, "_digest", found)
-            return found
-        return self._digest
-
-    @property
-    def key(self) -> str:
-        """`digest` in hexadecimal digits."""
-        return self.digest.hex()
-
-    @property
-    def id(self) -> str:
-        """Sixteen hexadecimal digits, a hash of the values, the target and the choices: the same in every run and for
-        every model."""
-        parts = "\x00".join((self.text, self.target, *self.choices))
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+from ctxpeft.tasks._store import Store
+from ctxpeft.tasks._view import Examples
 
 
 @dataclass
@@ -80,8 +25,9 @@ class Reader:
     kind: Kind | None = None
     notes: list[str] = field(default_factory=list)
     found: dict[Role, str] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
 
-    def read(self, rows: Iterable[Row]) -> list[Example]:
+    def read(self, rows: Iterable[Row]) -> Examples:
         """All rows of one file as examples; a completion that is a list of references gives one for each.
 
         Raises:
@@ -93,7 +39,7 @@ class Reader:
         first = next(stream)
         kind, sources, target = self._settle(first)
         own, names = {*ROLES_OF[kind], next(iter(sources))}, tuple(sources)
-        examples: list[Example] = []
+        begun = len(self.store)
         label_type: tuple[type, str] | None = None
         skipped = 0
         for row in _again(first, stream):
@@ -104,10 +50,11 @@ class Reader:
             unseen = any(str(row.values.get(name)) in kept for name, kept in self.spec.unseen.items())
             if kind == "multiple_choice":
                 choices, right = read_choices(row, self.found["choices"], self.found["answer"])
-                examples.append(Example(names, values, right, *place, choices, unseen))
+                self._add(row, Example(names, values, right, *place, choices, unseen))
                 continue
             if kind == "completion" and target and (texts := self._references(row, target)):
-                examples += [Example(names, values, one, *place, (), unseen) for one in texts]
+                for one in texts:
+                    self._add(row, Example(names, values, one, *place, (), unseen))
                 continue
             answer = _text(row, target) if target else ""
             if kind == "classification" and self._left_out(answer := self._label_name(answer)):
@@ -121,13 +68,19 @@ class Reader:
                         f"{label_type[1]} has {_type_name(label_type[0])}"
                     )
                 label_type = label_type or (given, first.place)
-            answer = sys.intern(answer) if kind == "classification" else answer
-            examples.append(Example(names, values, answer, *place, (), unseen))
+            self._add(row, Example(names, values, answer, *place, (), unseen))
         if skipped:
             self.notes.append(f"{first.file}: {skipped} rows of other labels were left out")
-        if not examples:
+        if len(self.store) == begun:
             raise DataError(f"{first.file}: no row has one of the task's labels")
-        return examples
+        return Examples(self.store, begun)
+
+    def _add(self, row: Row, example: Example) -> None:
+        try:
+            self.store.add(example)
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("unicode_escape").decode()
+            raise DataError(f"{row.where}: half a character ({half}): expected Unicode text") from None
 
     def _references(self, row: Row, target: str) -> list[str]:
         """The texts of a completion that is a list, each once; nothing where it is one text."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ctxpeft.errors import DataError, did_you_mean
-from ctxpeft.tasks._examples import Example
 from ctxpeft.tasks._spec import TaskSpec
+from ctxpeft.tasks._view import Examples
 
 _MAX_LABELS = 1000
 
 
-def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tuple[str, ...]:
+def check_labels(spec: TaskSpec, splits: Mapping[str, Examples]) -> tuple[str, ...]:
     """The sorted labels of the training data (of the test data where there is no training data).
 
     Raises:
@@ -19,7 +19,7 @@ def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tup
             every row; `label_words` for a label that does not exist, or the same words for two labels.
     """
     source = splits["train"] or splits["test"]
-    labels = tuple(sorted(spec.labels or spec.label_names or {example.target for example in source}))
+    labels = tuple(sorted(spec.labels or spec.label_names or source.distinct_targets()))
     known, where = set(labels), source[0].file
     if len(labels) == 1 and splits["train"]:
         raise DataError(f"{where}: every row has the label '{labels[0]}': a classification needs two or more")
@@ -29,8 +29,9 @@ def check_labels(spec: TaskSpec, splits: Mapping[str, Sequence[Example]]) -> tup
             "name the label column with columns.label=..., or use kind=completion"
         )
     for name, examples in splits.items():
-        for example in examples:
-            if example.target not in known:
+        for target, index in examples.distinct_targets().items():
+            if target not in known:
+                example = examples[index]
                 listed = spec.labels or spec.label_names
                 reason = "is not among the task's labels" if listed else "does not occur in training"
                 raise DataError(

@@ -19,12 +19,14 @@ from ctxpeft.files import expanded
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.yaml_lines import Document, read_yaml
 from ctxpeft.tasks._columns import Kind
-from ctxpeft.tasks._examples import Example, Reader
+from ctxpeft.tasks._example import Example
+from ctxpeft.tasks._examples import Reader
 from ctxpeft.tasks._files import read_rows
 from ctxpeft.tasks._hub import hub_rows
 from ctxpeft.tasks._labels import check_labels
 from ctxpeft.tasks._spec import TaskSpec
 from ctxpeft.tasks._split import hold_out, some_prompts, subsample, without
+from ctxpeft.tasks._view import Examples
 
 _FILE_KEYS = ("train", "validation", "test", "ood")
 ANSWERS = {
@@ -46,10 +48,10 @@ class TaskData:
     kind: Kind
     template: str
     labels: tuple[str, ...]
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
-    ood: tuple[Example, ...]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    ood: Sequence[Example]
     notes: tuple[str, ...] = ()
 
     def drawn(self, seed: int) -> TaskData:
@@ -61,9 +63,9 @@ class TaskData:
             return self
         spec = self.spec.model_copy(update={"draw": seed})
         train = subsample(self.train, spec.limit, spec.per_class, seed)
-        return replace(self, spec=spec, train=tuple(train), notes=(*self.notes, *_scarce(self, train)))
+        return replace(self, spec=spec, train=train, notes=(*self.notes, *_scarce(self, train)))
 
-    def split(self, name: str) -> tuple[Example, ...]:
+    def split(self, name: str) -> Sequence[Example]:
         """The examples of `train`, `validation`, `test` or `ood`."""
         return {
             "train": self.train,
@@ -201,8 +203,9 @@ def build_task(spec: TaskSpec) -> TaskData:
     train, validation, test, ood = (splits[name] for name in _FILE_KEYS)
     labels = check_labels(spec, splits) if kind == "classification" else ()
     if spec.unseen:
-        ood = [*ood, *(e for e in (*train, *validation, *test) if e.unseen)]
-        train, validation, test = ([e for e in rows if not e.unseen] for rows in (train, validation, test))
+        others = (train, validation, test)
+        ood = Examples.joined([ood, *(rows.chosen(rows.unseen()) for rows in others)])
+        train, validation, test = (rows.chosen(~rows.unseen()) for rows in others)
         if not ood:
             raise DataError(f"{spec.name}: no row has one of the values of `unseen`")
     if spec.test_fraction and not test:
@@ -212,7 +215,7 @@ def build_task(spec: TaskSpec) -> TaskData:
         if removed:
             notes.append(f"{removed} training examples whose text is also in the {name} data were removed")
     if validation:
-        validation, removed = without(validation, [*test, *ood])
+        validation, removed = without(validation, Examples.joined([test, ood]))
         if removed:
             notes.append(f"{removed} validation examples whose text is also in the test data were removed")
     elif len(train) > 1:
@@ -228,16 +231,16 @@ def build_task(spec: TaskSpec) -> TaskData:
         kind=kind,
         template=reader.template(),
         labels=labels,
-        train=tuple(train),
-        validation=tuple(some(validation, spec.validation_limit)),
-        test=tuple(some(test, spec.test_limit)),
-        ood=tuple(some(ood, spec.test_limit)),
+        train=train,
+        validation=some(validation, spec.validation_limit),
+        test=some(test, spec.test_limit),
+        ood=some(ood, spec.test_limit),
         notes=tuple(notes),
     )
     if spec.draw == "seed":
         return data
     train = subsample(train, spec.limit, spec.per_class, spec.draw)
-    return replace(data, train=tuple(train), notes=(*data.notes, *_scarce(data, train)))
+    return replace(data, train=train, notes=(*data.notes, *_scarce(data, train)))
 
 
 def _scarce(data: TaskData, train: Sequence[Example]) -> list[str]:
@@ -260,12 +263,13 @@ def cut(data: TaskData, **limits: int) -> TaskData:
     return replace(data, **{name: data.split(name)[:n] for name, n in limits.items()})  # type: ignore[arg-type]
 
 
-def _examples(reader: Reader, spec: TaskSpec, name: str) -> list[Example]:
+def _examples(reader: Reader, spec: TaskSpec, name: str) -> Examples:
     if spec.hub:
         split = {"train": spec.hub.train, "validation": spec.hub.validation, "test": spec.hub.test}.get(name)
-        return reader.read(hub_rows(spec.hub, split)) if split else []
-    files: list[str] = getattr(spec, name)
-    return [example for file in files for example in reader.read(read_rows(file))]
+        found = [reader.read(hub_rows(spec.hub, split))] if split else []
+    else:
+        found = [reader.read(read_rows(file)) for file in getattr(spec, name)]
+    return Examples.joined([Examples(reader.store, 0, 0), *found])
 
 
 def _validated(document: Document) -> TaskSpec:

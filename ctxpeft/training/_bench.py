@@ -17,7 +17,7 @@ class Elsewhere:
     """Examples of another task, on which runs of this one are measured too."""
 
     encoder: Encoder
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
 
     def digest(self) -> str:
         """SHA-256 of what decides a measurement there."""

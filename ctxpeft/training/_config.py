@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from ctxpeft.spec.base import Spec
-from ctxpeft.spec.variant import TrainingHints
-from ctxpeft.training._methods import Method
+
+if TYPE_CHECKING:
+    from ctxpeft.training._methods import Method
 
 
 class TrainingConfig(Spec):
@@ -42,6 +43,8 @@ class TrainingConfig(Spec):
 
     def resolved(self, method: Method, train_examples: int) -> TrainingConfig:
         """Every field filled; `epochs` turned into steps."""
+        from ctxpeft.spec.variant import TrainingHints  # imports every block, and torch
+
         hints = method.variant.training if method.variant else TrainingHints()
         steps = self.steps
         if self.epochs is not None:

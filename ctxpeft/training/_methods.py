@@ -5,21 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 import ctxpeft
-from ctxpeft.errors import SpecError, did_you_mean
-from ctxpeft.shipped import shipped_names
+from ctxpeft.shipped import variant_path
 from ctxpeft.spec.variant import Variant
+from ctxpeft.training._baselines import BASELINES
 
-BASELINES: dict[str, str] = {
-    "none": "the frozen base as it is",
-    "full": "full fine-tuning: every parameter of the base is trained",
-    "probe": "the linear probe: a logistic regression on the frozen base's last hidden states of the prompt",
-}
 BASELINE_RATES = {
     "full": 3e-3 / 27
 }  # what tuning from 3e-3 came to on a model of 3M parameters (docs/evidence)
@@ -57,16 +51,8 @@ def load_method(source: VariantLike | Method) -> Method:
         return source
     if isinstance(source, str) and source in BASELINES:
         return Method(source, None)
-    if (
-        isinstance(source, str)
-        and "/" not in source
-        and not Path(source).exists()
-        and not source.endswith(".yaml")
-    ):
-        names = shipped_names("variants")
-        if source not in names:
-            hint = did_you_mean(source, [*names, *BASELINES], "ctxpeft ls variants")
-            raise SpecError(f"no shipped variant '{source}'{hint}")
+    if isinstance(source, str):
+        variant_path(source, BASELINES)
     variant = ctxpeft.load_variant(source)
     return Method(variant.name, variant)
 

@@ -112,7 +112,10 @@ def test_a_wrapped_peft_tuner(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["prefix-tunin"], "no shipped variant 'prefix-tunin'; did you mean 'prefix-tuning'?"),
+        (
+            ["prefix-tunin"],
+            "no shipped variant is called 'prefix-tunin' and no such file exists; did you mean 'prefix-tuning'?",
+        ),
         (["prefix-tuning", "--law", "causl"], "no law is called 'causl'; did you mean 'causal'?"),
         (["prefix-tuning", "--law", "ntk-attention"], "the law 'ntk-attention' is about the equations"),
         (["prefix-tuning", "steps=3"], "check trains nothing: 'steps' is a training setting"),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
+
+import ctxpeft
+import ctxpeft.tasks
+import ctxpeft.training
 
 HEAVY = ("torch", "transformers", "optuna", "matplotlib", "sklearn", "datasets")
 
@@ -26,23 +31,59 @@ HEAVY = ("torch", "transformers", "optuna", "matplotlib", "sklearn", "datasets")
     ],
 )
 def test_no_heavy_import(arguments: list[str]) -> None:
+    assert light(arguments).stdout.endswith("IMPORTED []\n")
+
+
+TASK = ["--task", "docstring-area", "--out", "runs/x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "-v", "prefix-tunin", *TASK], "did you mean 'prefix-tuning'?"),
+        (["train", "-v", "nonee", *TASK], "did you mean 'none'?"),
+        (["train", "-v", "mine.yaml", *TASK], "mine.yaml: no such file"),
+        (["train", "-v", "ia3", *TASK, "stpes=3"], "unknown setting 'stpes'; did you mean 'steps'?"),
+        (
+            ["train", "-v", "ia3", *TASK, "steps=many"],
+            "training: steps: expected a whole number, found 'many'",
+        ),
+        (["train", "-v", "ia3", *TASK, "columns.lable=x"], "did you mean 'label'?"),
+        (["train", "-v", "ia3", "--task", "docstring-aera", "-o", "x"], "did you mean 'docstring-area'?"),
+        (["compare", "-v", "ia3,prefix-tunin", *TASK], "did you mean 'prefix-tuning'?"),
+        (["compare", "-v", "ia3,full", *TASK, "--budget", "lora-vq"], "did you mean 'lora-qv'?"),
+        (["compare", "-v", "ia3,full", *TASK, "lmit=3"], "unknown setting 'lmit'; did you mean 'limit'?"),
+        (["check", "prefix-tunin"], "did you mean 'prefix-tuning'?"),
+        (["eval", *TASK[:2], "lmit=3"], "unknown setting 'lmit'; did you mean 'limit'?"),
+    ],
+)
+def test_a_mistyped_name_or_setting_is_refused_at_once(arguments: list[str], told: str) -> None:
+    """In one sentence, with exit code 2 and before anything is imported that takes seconds."""
+    done = light(arguments)
+    assert done.stdout == "EXIT 2 IMPORTED []\n"
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith(f"{told}\n")
+
+
+def light(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own; the last line of its output says what heavy is imported afterwards."""
     code = (
         "import sys, ctxpeft.cli\n"
-        f"ctxpeft.cli.main({arguments!r})\n"
-        f"print('IMPORTED', [name for name in {HEAVY!r} if name in sys.modules])"
+        f"code = ctxpeft.cli.main({arguments!r})\n"
+        f"print('EXIT', code, 'IMPORTED', [name for name in {HEAVY!r} if name in sys.modules])"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.splitlines()[-1] == "IMPORTED []"
 
 
-def test_settings_are_known_without_their_models() -> None:
-    from ctxpeft.cli import settings_by_name
-    from ctxpeft.tasks import TaskSpec
-    from ctxpeft.training import TrainingConfig
-
-    assert settings_by_name() == {*TrainingConfig.model_fields, *TaskSpec.model_fields}
+@pytest.mark.parametrize("package", [ctxpeft, ctxpeft.tasks, ctxpeft.training])
+def test_every_public_name_is_found_on_first_use(package: ModuleType) -> None:
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(package, "nothing")  # noqa: B009
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

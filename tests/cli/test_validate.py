@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ctxpeft.cli import main
+from ctxpeft.errors import MOST
 from ctxpeft.shipped import shipped_file, shipped_names
 from ctxpeft.spec.load import load_variant
 from tests.cli.running import run
@@ -125,6 +127,101 @@ def test_broken_files(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Traceback" not in outcome.err
 
 
+SPACE = """\
+modules:
+  - templates:
+      a: {placement: [inside, outsid], memory: {kind: [slots, matrx], cuont: solve}, scpe: {}}
+      b: {placment: outside, memory: {kind: slots}}
+"""
+SEVERAL: dict[str, tuple[str, list[str]]] = {
+    "a variant": (
+        "nmae: x\n"
+        "title: 3\n"
+        "modules:\n"
+        "  - {placement: insid, memory: {kind: slotz}}\n"
+        "  - placement: outside\n"
+        "    memory: {kind: matrix, rnak: 3}\n"
+        "    feature_map: {kind: elu}\n"
+        "    scope: {layers: {frst: 2}}\n"
+        "  - {placement: inside, memory: {kind: matrix}, feature_map: {kind: elu}}\n"
+        "training: {learning_rate: high}\n",
+        [
+            ":1: nmae: unknown key 'nmae'; did you mean 'name'?",
+            ":2: title: expected text, found 3",
+            ":4: modules[0].memory: unknown kind 'slotz'; did you mean 'slots'? (kinds come from installed packages)",
+            ":4: modules[0].placement: 'insid' is not valid here; did you mean 'inside'?",
+            ":6: modules[1].memory.rnak: unknown key 'rnak'; did you mean 'rank'?",
+            ":8: modules[1].scope.layers.frst: unknown key 'frst'; did you mean 'first'?",
+            ":9: modules[2].feature_map.kind: placement 'inside' needs a mass: ...",
+            ":10: training.learning_rate: expected a number, found 'high'",
+        ],
+    ),
+    "a space": (
+        SPACE + "budget: {parameters: {lik: x}, tolerance: 7}\nsearch: {trails: 3, sampler: tpee}\n",
+        [
+            ":5: budget.parameters.lik: unknown key 'lik'; did you mean 'like'?",
+            ":5: budget.tolerance: expected a number < 1, found 7",
+            ":6: search.trails: unknown key 'trails'; did you mean 'trials'?",
+            ":6: search.sampler: 'tpee' is not valid here; did you mean 'tpe'?",
+            ":3: modules[0].templates.a.placement[1]: 'outsid' is not valid here; did you mean 'outside'?",
+            ":3: modules[0].templates.a.memory.cuont: unknown key 'cuont'; did you mean 'count'?",
+            ":3: modules[0].templates.a.memory: unknown kind 'matrx'; did you mean 'matrix'? ...",
+            ":3: modules[0].templates.a.scpe: unknown key 'scpe'; did you mean 'scope'?",
+            ":4: modules[0].templates.b.placment: unknown key 'placment'; did you mean 'placement'?",
+        ],
+    ),
+    "what a space names": (
+        "modules:\n  - templates: {a: {placement: outside, memory: {kind: slots}}}\n"
+        "anchors: [lora-vq, ia3, nix.yaml]\n",
+        [
+            ":3: anchors[0]: no shipped variant is called 'lora-vq' and no such file exists; did you mean 'lora-qv'?",
+            ":3: anchors[2]: nix.yaml: no such file",
+        ],
+    ),
+    "a task": (
+        "train: [a.csv]\ncolumns: {txt: a, lable: b}\nmax_length: 2\nkind: clasification\n",
+        [
+            ":2: columns.txt: unknown key 'txt'; did you mean 'text'?",
+            ":2: columns.lable: unknown key 'lable'; did you mean 'label'?",
+            ":3: max_length: expected a whole number ≥ 8, found 2",
+            ":4: kind: 'clasification' is not valid here; did you mean 'classification'?",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_all_mistakes_of_a_file_are_told_at_once(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each once, in a sentence with its line; neither other alternatives of a union nor the key a typo leaves out."""
+    content, sentences = SEVERAL[case]
+    file = tmp_path / "broken.yaml"
+    file.write_text(content)
+    outcome = run(capsys, "validate", file, "--json")
+    assert outcome.code == 2
+    (result,) = outcome.result["files"]
+    told = result["mistakes"]
+    assert outcome.err.splitlines() == [f"error: {sentence}" for sentence in told]
+    assert result["error"] in told
+    assert len(told) == len(sentences)
+    for sentence, expected in zip(told, sentences, strict=True):
+        begin, dots, _ = f"{file}{expected}".partition("...")
+        assert sentence == begin if not dots else sentence.startswith(begin.rstrip())
+
+
+def test_mistakes_without_end_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody reads a thousand, and each costs a look at all the others."""
+    file = tmp_path / "broken.yaml"
+    file.write_text(GOOD + "".join(f"key{i}: {i}\n" for i in range(9000)))
+    began = time.monotonic()
+    outcome = run(capsys, "validate", file)
+    assert time.monotonic() - began < 20
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == MOST
+    assert outcome.err.splitlines()[-1] == "error: there are more mistakes"
+
+
 def _directory(path: Path) -> None:
     path.mkdir()
 
@@ -212,7 +309,9 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "fingerprint": load_variant(good).fingerprint(),
         "advice": [],
         "error": None,
+        "mistakes": [],
     }
+    assert second["mistakes"] == [second["error"]]
     assert second["fingerprint"] is None
     assert second["error"] in outcome.err
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.reliability import chaos, data, folders, saves, specs
+from tests.reliability import chaos, data, folders, saves, specs, training
 from tests.search.postgres import programs, served
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -167,6 +167,25 @@ def killed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     return f"{_stamp()}\n\n{_table(headers, rows)}", fine
 
 
+def interrupted(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
+    """Training that is killed and continued."""
+    tallies = training.measure(folder, options.kills, options.seed)
+    rows = [
+        [t.name, *_numbers(t.steps, t.kills, t.continued, t.anew, t.finished, len(t.faults))] for t in tallies
+    ]
+    headers = [
+        "what is trained",
+        "killed at each step",
+        "at random",
+        "then continued from a complete checkpoint",
+        "begun anew",
+        "finished already",
+        "from half of one, or with another result",
+    ]
+    told = "".join(f"\n- {fault}" for tally in tallies for fault in tally.faults)
+    return f"{_stamp()}\n\n{_table(headers, rows)}\n{told}".rstrip(), not told
+
+
 def disturbed(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     """A study on PostgreSQL, its workers killed and its server restarted."""
     found = programs()
@@ -218,6 +237,7 @@ SECTIONS: dict[str, Section] = {
     "folders": strangers,
     "data": large,
     "saves": killed,
+    "training": interrupted,
     "chaos": disturbed,
 }
 

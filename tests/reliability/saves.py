@@ -205,7 +205,7 @@ def cut(target: Target, folder: Path, kills: int, start: int = 0, twice: bool = 
     target.old(folder)
     cycle = time.perf_counter() - began
     for _ in range(kills):
-        _forked(lambda: _for_ever(target, folder), after=chance.random() * 2 * cycle)
+        forked(lambda: _for_ever(target, folder), after=chance.random() * 2 * cycle)
         _count(tally, wanted, _state(target, folder))
     return tally
 
@@ -216,7 +216,7 @@ def _killed(
     """Write one thing, then another that is killed at a step; False where it has no such step."""
     if first is not None:
         first(folder)
-    return os.WIFSIGNALED(_forked(lambda: _until(step, lambda: then(folder))))
+    return os.WIFSIGNALED(forked(lambda: until(step, lambda: then(folder))))
 
 
 def _files(folder: Path) -> tuple[Any, ...]:
@@ -254,7 +254,7 @@ def _state(target: Target, folder: Path) -> Any:
         return None
 
 
-def _until(step: int, write: Callable[[], None]) -> None:
+def until(step: int, write: Callable[[], None]) -> None:
     """Write, and die just before the given step."""
     count = 0
 
@@ -275,7 +275,7 @@ def _for_ever(target: Target, folder: Path) -> None:
         target.old(folder)
 
 
-def _forked(act: Callable[[], None], after: float | None = None) -> int:
+def forked(act: Callable[[], None], after: float | None = None) -> int:
     """Do it in a copy of this process, killed `after` some seconds; how it ended."""
     ready, begun = os.pipe()
     child = os.fork()

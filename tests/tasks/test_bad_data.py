@@ -45,6 +45,11 @@ CASES: dict[str, tuple[str, bytes, str]] = {
         b'{"text":"x","label":"a"}\n{"text":"y","label":null}\n',
         "line 2: 'label' is empty",
     ),
+    "half a character": (
+        "d.jsonl",
+        b'{"text":"x","label":"a"}\n{"text":"\\ud83d","label":"b"}\n',
+        "line 2: half a character (\\ud83d): expected Unicode text",
+    ),
     "missing key": ("d.jsonl", b'{"text":"x","label":"a"}\n{"text":"y","labl":"b"}\n', "did you mean 'labl'"),
     "list as text": ("d.jsonl", b'{"text":["x"],"label":"a"}\n', "line 1: 'text' is a list"),
     "not a number": ("d.jsonl", b'{"text":NaN,"label":"a"}\n', "line 1: 'text' is nan"),

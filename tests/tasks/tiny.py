@@ -109,6 +109,14 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def make_task(folder: Path) -> dict[str, str]:
+    """Write a task into `folder`: paths of its train, test and ood files."""
+    return {
+        name: str(write_jsonl(folder / f"{name}.jsonl", sentences(count, seed)))
+        for name, count, seed in (("train", 90, 1), ("test", 30, 2), ("ood", 12, 3))
+    }
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random model."""
@@ -118,8 +126,4 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Paths of train, test and ood files."""
-    folder = tmp_path_factory.mktemp("tiny-task")
-    return {
-        name: str(write_jsonl(folder / f"{name}.jsonl", sentences(count, seed)))
-        for name, count, seed in (("train", 90, 1), ("test", 30, 2), ("ood", 12, 3))
-    }
+    return make_task(tmp_path_factory.mktemp("tiny-task"))

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from ctxpeft.cli import main
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.training import Bench, RunFolder, RunResult, TrainingConfig, run
+from tests.reliability.training import comparable
 
 QUICK = TrainingConfig(steps=4, batch_size=4, eval_every=2, eval_limit=8, learning_rate=1e-2)
 FILES = {
@@ -142,18 +142,6 @@ def _command(model: Path, task: dict[str, str], out: Path) -> list[str]:
     ]
 
 
-def _comparable(out: Path) -> tuple[object, ...]:
-    result = json.loads((out / "result.json").read_text())
-    for volatile in ("seconds", "notes"):
-        del result[volatile]
-    return (
-        (out / "predictions-test.jsonl").read_text(),
-        (out / "metrics.jsonl").read_text(),
-        {key: value.tolist() for key, value in load_file(out / "adapter" / "adapter.safetensors").items()},
-        result,
-    )
-
-
 def test_resumed_after_kills_it_is_the_same_run(
     tiny_model: Path,
     tiny_task: dict[str, str],
@@ -177,7 +165,7 @@ def test_resumed_after_kills_it_is_the_same_run(
     assert kills
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert _comparable(out) == _comparable(tmp_path / "whole")
+    assert comparable(out) == comparable(tmp_path / "whole")
     assert "resumed from checkpoint" in json.loads((out / "result.json").read_text())["notes"][-1]
     assert not (out / "checkpoints").exists()
 

@@ -14,12 +14,14 @@ A key that is left out keeps its default; `"*": any` in a mapping frees all the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.errors import SpecError, did_you_mean, gathered
 from ctxpeft.search.space.derive import default_node, derive_field, derive_record, record
 from ctxpeft.search.space.nodes import (
     Fixed,
@@ -34,6 +36,7 @@ from ctxpeft.search.space.nodes import (
 )
 from ctxpeft.search.space.types import FieldType, field_type
 from ctxpeft.spec.explain import dotted, wrong_kind
+from ctxpeft.spec.mistakes import misspelt
 from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.registry import Kinds
 from ctxpeft.spec.yaml_lines import Document
@@ -72,7 +75,9 @@ class PatternParser:
         if isinstance(pattern, list):
             if not pattern:
                 raise self.fail(path, "a choice needs at least one value")
-            nodes = [self._choice(name, field, kind, item, (*path, i)) for i, item in enumerate(pattern)]
+            nodes = gathered(
+                partial(self._choice, name, field, kind, item, (*path, i)) for i, item in enumerate(pattern)
+            )
             flat = [leaf for node in nodes for leaf in _flat(node)]
             return options(unique_labels(flat))
         if pattern == "solve" or (isinstance(pattern, dict) and set(pattern) == {"solve"}):
@@ -107,34 +112,54 @@ class PatternParser:
             if isinstance(data["kind"], list)
             else [data["kind"]]
         )
-        nodes: list[Node] = []
-        for kind in wanted:
-            if not isinstance(kind, str) or kind not in known:
-                raise self.fail(path, wrong_kind(choice, kind))
-            nodes.append(self._record(known[kind], {**data, "kind": kind}, path))
+        nodes = gathered(partial(self._kind, choice, known, kind, data, path) for kind in wanted)
         return options(unique_labels(nodes))
 
+    def _kind(
+        self,
+        choice: Kinds,
+        known: Mapping[str, type[BaseModel]],
+        kind: Any,
+        data: dict[str, Any],
+        path: Path_,
+    ) -> Node:
+        """One kind of a block."""
+        if not isinstance(kind, str) or kind not in known:
+            raise self.fail(path, wrong_kind(choice, kind))
+        return self._record(known[kind], {**data, "kind": kind}, path)
+
     def _record(self, cls: type[BaseModel], data: dict[str, Any], path: Path_) -> Record:
-        for key in data:
-            if key != REST and key not in cls.model_fields:
-                raise self.fail(
-                    (*path, key), f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}"
-                )
-        if data.get(REST, "any") != "any":
-            raise self.fail((*path, REST), "expected any: it frees the keys that are left out")
-        nodes: dict[str, Node] = {}
-        for name, field in cls.model_fields.items():
-            if name == "kind":
-                nodes[name] = Fixed(data["kind"])
-            elif name in data:
-                nodes[name] = self._field(name, field, data[name], (*path, name))
-            elif REST in data:
-                nodes[name] = derive_field(name, field)
-            elif field.is_required():
-                raise self.fail(path, f"'{name}' is missing; give a value, a choice, or any")
-            else:
-                nodes[name] = default_node(field)
-        return record(cls, nodes)
+        unknown = [str(key) for key in data if key != REST and key not in cls.model_fields]
+        left_out = [
+            name
+            for name in cls.model_fields
+            if name not in data and not any(misspelt(key, name) for key in unknown)
+        ]
+        keys = [*data, *left_out]
+        made = dict(
+            zip(keys, gathered(partial(self._key, cls, key, data, path) for key in keys), strict=True)
+        )
+        return record(cls, {name: made[name] for name in cls.model_fields})
+
+    def _key(self, cls: type[BaseModel], key: str, data: dict[str, Any], path: Path_) -> Node:
+        """What stands at one key of a record: what is written, whatever the type allows, or the default."""
+        field = cls.model_fields.get(key)
+        if key == REST:
+            if data[REST] != "any":
+                raise self.fail((*path, REST), "expected any: it frees the keys that are left out")
+            return Fixed(data[REST])
+        if field is None:
+            near = did_you_mean(str(key), cls.model_fields)
+            raise self.fail((*path, key), f"unknown key '{key}'{near}")
+        if key == "kind":
+            return Fixed(data["kind"])
+        if key in data:
+            return self._field(key, field, data[key], (*path, key))
+        if REST in data:
+            return derive_field(key, field)
+        if field.is_required():
+            raise self.fail(path, f"'{key}' is missing; give a value, a choice, or any")
+        return default_node(field)
 
     def _solved(self, name: str, field: FieldInfo, kind: FieldType, items: list[Any], path: Path_) -> Solved:
         """What the budget chooses among; a question inside a branch could not be asked."""
