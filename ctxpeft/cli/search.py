@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,10 +113,11 @@ def command(
       ctxpeft search full-equation --model ./model --task trec.yaml --from study.json --trials 80 --out runs/more
       ctxpeft search space.yaml -m ./model -t trec.yaml --workers 2 --storage postgresql://user@host/db --study trec
     """
-    space_path(space)  # a wrong name is refused before torch is imported
+    space_path(space)  # a wrong name is refused before torch is imported, and so is a setting that is none
+    settings = _settings(overrides or [], trials)
     from ctxpeft.search.spacefile import load_space
 
-    found = _changed(load_space(space), overrides or [], trials)
+    found = _changed(load_space(space), settings)
     from ctxpeft.search.job import Job, model_of, tasks_of
 
     folder = out or Path("runs") / f"search-{found.name}"
@@ -142,11 +143,10 @@ def command(
     print_found(result)
 
 
-def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
-    """The space with `key=value` settings and `--trials`. Raises SpecError, also where a text is not there."""
+def _settings(overrides: list[str], trials: int | None) -> dict[str, dict[str, Any]]:
+    """`key=value` settings and `--trials` by the section they belong to. Raises SpecError for a key of none."""
     from ctxpeft.cli._overrides import parse_overrides, place_overrides
-    from ctxpeft.search.job import with_settings
-    from ctxpeft.search.spacefile import Budget, Search
+    from ctxpeft.search.settings import Budget, Search
 
     pairs = parse_overrides(overrides)
     sections: dict[str, list[str]] = {
@@ -161,7 +161,14 @@ def _changed(space: Space, overrides: list[str], trials: int | None) -> Space:
     placed = place_overrides(pairs, sections)
     if trials is not None:
         placed.setdefault("search", {})["trials"] = trials
-    changed = with_settings(space, placed)
+    return placed
+
+
+def _changed(space: Space, settings: dict[str, dict[str, Any]]) -> Space:
+    """The space with settings. Raises SpecError for a value that cannot be, and where a text is not there."""
+    from ctxpeft.search.job import with_settings
+
+    changed = with_settings(space, settings)
     text = changed.file.search.forgetting
     if text is not None and not (named := expanded(text)).is_file():
         why = "names an environment variable that is not set" if "$" in str(named) else "does not exist"

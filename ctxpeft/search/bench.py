@@ -17,7 +17,7 @@ from ctxpeft.files import write_text
 from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.counting import Counter, space_on, target_of
 from ctxpeft.search.joint import joint
-from ctxpeft.search.spacefile import Search
+from ctxpeft.search.settings import Search
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document

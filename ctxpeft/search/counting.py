@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ctxpeft.errors import SpecError
 from ctxpeft.search.budget import Target
+from ctxpeft.search.settings import Budget, Like
 from ctxpeft.search.space.hosted import hosted
-from ctxpeft.search.spacefile import Budget, Like, Space
+from ctxpeft.search.spacefile import Space
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.variant import Variant
 

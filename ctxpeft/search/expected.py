@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxpeft.search.progress import clock
-from ctxpeft.search.spacefile import Search
+from ctxpeft.search.settings import Search
 
 if TYPE_CHECKING:
     from ctxpeft.search.bench import Laboratory

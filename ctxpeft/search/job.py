@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ctxpeft.errors import SpecError
-from ctxpeft.search.spacefile import Search, Space, SpaceFile
+from ctxpeft.search.settings import Search
+from ctxpeft.search.spacefile import Space, SpaceFile
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.yaml_lines import Document
 

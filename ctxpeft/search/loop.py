@@ -12,7 +12,7 @@ from ctxpeft.search.objective import Objective
 from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.progress import Watch
 from ctxpeft.search.samplers import sampler
-from ctxpeft.search.spacefile import Search
+from ctxpeft.search.settings import Search
 
 PATIENCE = 100
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ctxpeft.search.measures import OF_THE_DESIGN
 from ctxpeft.search.outcome import Row
 from ctxpeft.search.pareto import Point, ahead
-from ctxpeft.search.spacefile import Search
+from ctxpeft.search.settings import Search
 
 
 def stopped(search: Search, rows: Sequence[Row], level: int, rung: float, known: dict[str, float]) -> str:

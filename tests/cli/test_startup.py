@@ -53,6 +53,11 @@ TASK = ["--task", "docstring-area", "--out", "runs/x"]
         (["compare", "-v", "ia3,prefix-tunin", *TASK], "did you mean 'prefix-tuning'?"),
         (["compare", "-v", "ia3,full", *TASK, "--budget", "lora-vq"], "did you mean 'lora-qv'?"),
         (["compare", "-v", "ia3,full", *TASK, "lmit=3"], "unknown setting 'lmit'; did you mean 'limit'?"),
+        (["search", "quickstart", "stpes=3"], "unknown setting 'stpes'; did you mean 'steps'?"),
+        (
+            ["search", "quickstart", "search.kep=1"],
+            "unknown setting 'search.kep'; did you mean 'search.keep'?",
+        ),
         (["check", "prefix-tunin"], "did you mean 'prefix-tuning'?"),
         (["eval", *TASK[:2], "lmit=3"], "unknown setting 'lmit'; did you mean 'limit'?"),
     ],

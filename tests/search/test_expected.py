@@ -9,7 +9,7 @@ import pytest
 
 from ctxpeft.search.expected import Expected, TaskCost, expected, measure
 from ctxpeft.search.job import Job, with_settings
-from ctxpeft.search.spacefile import Search
+from ctxpeft.search.settings import Search
 
 COST = TaskCost("t", 0.5, 2.0, 1.0, 10.0, 20.0, (4, 10), 40, 100, 1000)
 

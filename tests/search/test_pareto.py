@@ -13,7 +13,7 @@ from ctxpeft.search.fidelity import fidelity, in_words
 from ctxpeft.search.outcome import RateResult, Row, front
 from ctxpeft.search.pareto import ahead, dominates, ranks
 from ctxpeft.search.rungs import audited, stopped
-from ctxpeft.search.spacefile import Search
+from ctxpeft.search.settings import Search
 
 POINTS = st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=2), min_size=1, max_size=12)
 

@@ -17,9 +17,10 @@ from ctxpeft.search.outcome import Row, tried
 from ctxpeft.search.run import Found, search
 from ctxpeft.search.samplers import sampler
 from ctxpeft.search.samplers.process import encoded, places, rank_score
+from ctxpeft.search.settings import Search
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import walk
-from ctxpeft.search.spacefile import Search, Space, load_space
+from ctxpeft.search.spacefile import Space, load_space
 from ctxpeft.spec.guide import Facts
 
 NAMES = ["tpe", "nsga2", "random", "gp"]

@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ctxpeft.search.outcome import Row, rows_of
 from ctxpeft.search.samplers.evolution import Evolution
 from ctxpeft.search.samplers.process import Process
-from ctxpeft.search.spacefile import Search, Space
+from ctxpeft.search.settings import Search
+from ctxpeft.search.spacefile import Space
 from ctxpeft.spec.guide import Facts
 
 STALE = 3
