@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import ctxpeft
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.testing.tiny import perturb, tiny_model
+from tests.hosts.adapted import adapted
 
 IDS = torch.randint(3, 61, (3, 7), generator=torch.Generator().manual_seed(4))
 
@@ -24,13 +25,6 @@ IDS = torch.randint(3, 61, (3, 7), generator=torch.Generator().manual_seed(4))
 def module(source: str = "rotated", **more: Any) -> dict[str, Any]:
     plain = {"placement": "outside", "query": {"source": source}, "feature_map": {"kind": "elu"}}
     return plain | {"memory": {"kind": "matrix"}} | more
-
-
-def adapted(modules: list[dict[str, Any]], dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Any]:
-    model = tiny_model("llama").to(dtype)
-    handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, seed=0)
-    perturb(handle)
-    return model, handle
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.errors import HostError
 from ctxpeft.hosts import seam, short
 from ctxpeft.testing.tiny import perturb, tiny_model
+from tests.hosts.adapted import adapted
 
 IDS = torch.randint(3, 61, (3, 9), generator=torch.Generator().manual_seed(4))
 PADDED = torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [0] * 4 + [1] * 5])
@@ -30,15 +31,6 @@ def slots(count: int = 3, memory: dict[str, Any] | None = None, **more: Any) -> 
     init = {"kind": "normal", "std": 0.5}
     kind = {"kind": "slots", "count": count, "init": init, **(memory or {})}
     return {"placement": "inside", "memory": kind, **more}
-
-
-def adapted(
-    modules: list[dict[str, Any]], dtype: torch.dtype = torch.float64, family: str = "llama", **options: Any
-) -> tuple[nn.Module, Any]:
-    model = tiny_model(family, **options).to(dtype)
-    handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, seed=0)
-    perturb(handle)
-    return model, handle
 
 
 @contextmanager

@@ -1,0 +1,21 @@
+"""A tiny model with modules attached, for the tests of the short ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import ctxpeft
+from ctxpeft.testing.tiny import perturb, tiny_model
+
+
+def adapted(
+    modules: list[dict[str, Any]], dtype: torch.dtype = torch.float64, family: str = "llama", **options: Any
+) -> tuple[nn.Module, Any]:
+    """The model and the handle, whose values are no longer those of the start."""
+    model = tiny_model(family, **options).to(dtype)
+    handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, seed=0)
+    perturb(handle)
+    return model, handle
