@@ -22,6 +22,7 @@ def print_found(found: Found) -> None:
     from ctxpeft.search.fidelity import fidelity, in_words
     from ctxpeft.search.outcome import counts, ranking, tried
     from ctxpeft.search.report.words import answer
+    from ctxpeft.search.tuning import in_words as tuning_in_words
 
     objective = str(found.about["objective"])
     ranked = ranking(found.rows)
@@ -47,7 +48,8 @@ def print_found(found: Found) -> None:
     if found.finals is not None and found.finals.by_task:
         _print_by_task(found.finals)
     fidelity_said = in_words(fidelity(found.rows, float(found.about["keep"])))
-    print(f"{fidelity_said}\n" if fidelity_said else "", end="")
+    for said in (fidelity_said, tuning_in_words(found.rows, found.finals, found.about)):
+        print(f"{said}\n" if said else "", end="")
     print(f"\nreport  {found.out / 'report.html'}")
     if found.best is not None:
         print(f"best    {found.out / 'best.yaml'}")

@@ -80,7 +80,7 @@ def archive_of(study: optuna.Study) -> Archive:
     return Archive(
         study.study_name,
         attributes.get("described", {}),
-        _with_guide(attributes["about"], attributes.get("described", {})),
+        _completed(attributes["about"], attributes.get("described", {})),
         sorted(study.get_trials(deepcopy=False), key=lambda t: t.number),
         Finals.from_plain(finals) if finals else None,
         attributes.get("references"),
@@ -109,7 +109,7 @@ def read_archive(path: Path) -> Archive:
         return Archive(
             data["study"],
             data["described"],
-            _with_guide(data["about"], data["described"]),
+            _completed(data["about"], data["described"]),
             trials,
             finals,
             data.get("references"),
@@ -118,10 +118,12 @@ def read_archive(path: Path) -> Archive:
         raise CtxpeftError(f"{path} is damaged: {type(error).__name__}: {error}") from None
 
 
-def _with_guide(about: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
-    """What is told of a study; whether the guide was on from its settings, where an older study says it only there."""
+def _completed(about: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """What is told of a study; the guide and the rates from its settings, where an older study says them only there."""
     guide = described.get("search", {}).get("guide")
-    return about if guide is None else {"guide": guide, **about}
+    rates = described.get("space", {}).get("rates")
+    found = {"guide": guide, "rates": rates and {"widen": 0, **rates}}
+    return {**{key: value for key, value in found.items() if value is not None}, **about}
 
 
 def _is_old(data: Any) -> bool:

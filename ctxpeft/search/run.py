@@ -212,6 +212,8 @@ def about_search(job: Job, laboratory: Laboratory, command: Sequence[str]) -> di
         "objectives": list(job.search.objectives),
         "constraints": dict(job.search.constraints),
         "rungs": list(job.search.rungs),
+        "rates": file.rates.model_dump(mode="json"),
+        "retune": job.search.retune,
         "sampler": job.search.sampler,
         "guide": job.search.guide,
         "seed": job.search.seed,

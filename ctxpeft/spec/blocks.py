@@ -283,6 +283,10 @@ class GateSpec(BlockSpec):
         """Whether g is exactly zero at init."""
         return False
 
+    def is_one_at_init(self) -> bool:
+        """Whether g is exactly one at init."""
+        return False
+
     def looks_at(self) -> tuple[Looked, ...]:
         """What g may depend on besides the module's query and its parameters; what nothing looks at is not made."""
         return EVERYTHING

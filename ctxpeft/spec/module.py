@@ -98,10 +98,12 @@ class ModuleSpec(Spec):
 
     def identity_at_init(self) -> bool:
         """Whether attaching the module changes no output, bit for bit: outside/add with a zero read or a zero
-        gate, inside with a zero gate on the weight; slots that may shift the content's positions do not. Nothing
-        else claims it."""
+        gate, outside/scale with a gate of one, inside with a zero gate on the weight; slots that may shift the
+        content's positions do not. Nothing else claims it."""
         if getattr(self.memory, "position", "raw") in ("auto", "offset"):  # these may shift the content
             return False
         if self.placement == "inside":
             return self.gate.on == "weight" and self.gate.is_zero_at_init()
+        if self.merge == "scale":
+            return self.gate.is_one_at_init()
         return self.merge == "add" and (self.memory.zero_read_at_init() or self.gate.is_zero_at_init())

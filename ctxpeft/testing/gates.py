@@ -51,6 +51,14 @@ class GateConformance:
         closed = value is not None and bool((value == 0).all())
         assert closed == module.spec.gate.is_zero_at_init()
 
+    def test_one_at_init_is_exact(self) -> None:
+        """A gate that claims to start fully open is exactly one there."""
+        heads = self._heads()
+        module = self._module(heads, fresh=True)
+        value = self._value(module, heads)
+        if module.spec.gate.is_one_at_init():
+            assert value is None or bool((value == 1).all())
+
     def test_positive_is_declared(self) -> None:
         """A gate that claims to be positive is, wherever its parameters go."""
         heads = self._heads()

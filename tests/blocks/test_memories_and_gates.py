@@ -100,6 +100,9 @@ GATES = {
     "none": {"kind": "none"},
     "constant": {"kind": "constant", "value": 0.3},
     "constant-zero": {"kind": "constant", "value": 0.0},
+    "constant-one": {"kind": "constant", "value": 1.0},
+    "scalar-linear-one": {"kind": "scalar", "activation": "linear", "per": "channel", "init": 1.0},
+    "token-hidden-linear-one": {"kind": "token", "source": "hidden", "activation": "linear", "init": 1.0},
     **{
         f"scalar-{activation}-{per}": {"kind": "scalar", "activation": activation, "per": per}
         for activation in ("tanh", "sigmoid", "linear", "exp")

@@ -145,6 +145,15 @@ def test_an_older_study_says_by_its_settings_whether_the_guide_was_on(found: Fou
     assert read_archive(path).about["guide"] == read_archive(found.out / "study.json").about["guide"]
 
 
+def test_an_older_study_says_its_rates_by_its_settings(found: Found, tmp_path: Path) -> None:
+    text = (found.out / "study.json").read_text(encoding="utf-8")
+    data = json.loads(text)
+    told = data["about"].pop("rates")
+    data["described"]["space"]["rates"].pop("widen", None)
+    (tmp_path / "study.json").write_text(json.dumps(data), encoding="utf-8")
+    assert read_archive(tmp_path / "study.json").about["rates"] == {**told, "widen": 0}
+
+
 def test_a_study_of_the_first_format_is_read_and_not_continued(
     repository: Path, tiny_job: Job, tmp_path: Path
 ) -> None:

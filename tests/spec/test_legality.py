@@ -264,6 +264,21 @@ def test_who_claims_identity_at_init() -> None:
 @pytest.mark.parametrize(
     ("gate", "identity"),
     [
+        ({"kind": "scalar", "activation": "linear", "init": 1.0}, True),
+        ({"kind": "scalar", "activation": "exp", "init": 0.0}, True),
+        ({"kind": "token", "activation": "linear", "init": 1.0}, True),
+        ({"kind": "scalar", "activation": "linear", "init": 0.0}, False),
+        ({"kind": "scalar", "activation": "sigmoid", "init": 1.0}, False),
+    ],
+)
+def test_scaling_is_identity_where_its_gate_begins_at_one(gate: dict[str, Any], identity: bool) -> None:
+    scale = {"placement": "outside", "merge": "scale", "memory": {"kind": "none"}, "gate": gate}
+    assert load_variant({"name": "x", "modules": [scale]}).identity_at_init() is identity
+
+
+@pytest.mark.parametrize(
+    ("gate", "identity"),
+    [
         ({"kind": "none"}, False),
         ({"kind": "scalar", "init": 0.0}, True),
         ({"kind": "scalar", "init": 0.1}, False),

@@ -16,6 +16,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp,
 }
 ZERO_AT_ZERO = ("tanh", "linear")
+ONE_AT = {"linear": 1.0, "exp": 0.0}
 POSITIVE = ("sigmoid", "exp")
 
 

@@ -23,6 +23,9 @@ class Constant(GateSpec):
     def is_zero_at_init(self) -> bool:
         return self.value == 0
 
+    def is_one_at_init(self) -> bool:
+        return self.value == 1
+
     def is_positive(self) -> bool:
         return self.value > 0
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.gates.activation import (
     ACTIVATIONS,
+    ONE_AT,
     POSITIVE,
     ZERO_AT_ZERO,
     Activation,
@@ -37,6 +38,9 @@ class Token(GateSpec):
 
     def is_zero_at_init(self) -> bool:
         return self.init == 0 and self.activation in ZERO_AT_ZERO
+
+    def is_one_at_init(self) -> bool:
+        return self.init == ONE_AT.get(self.activation)
 
     def is_positive(self) -> bool:
         return self.activation in POSITIVE

@@ -20,6 +20,7 @@ from ctxpeft.search.report.importance import importance_of
 from ctxpeft.search.report.maths import written
 from ctxpeft.search.report.rules import facts_of, rules_of
 from ctxpeft.search.report.scale import Scale, objectives_of, rung_scale_of, scale_of
+from ctxpeft.search.tuning import in_words as tuning_in_words
 from ctxpeft.spec.equation import variant_equations
 from ctxpeft.spec.load import load_variant
 from ctxpeft.spec.yaml_lines import dump_yaml
@@ -74,6 +75,7 @@ def context(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -
         "counts": counts(rows),
         "tried": len(tried(rows)),
         "rung": words.rung_in_words(rows, about),
+        "tuning": tuning_in_words(rows, finals, about),
         **_answer(best_row(rows, finals), about, finals),
         **_pictures(rows, finals, about),
         **_choices(rows, rung),

@@ -96,6 +96,18 @@ IDENTICAL: tuple[Spec, ...] = (
         "memory": MATRIX,
         "gate": {"kind": "token", "activation": "linear"},
     },
+    {
+        "placement": "outside",
+        "merge": "scale",
+        "memory": {"kind": "none"},
+        "gate": {"kind": "scalar", "activation": "linear", "per": "channel", "init": 1.0},
+    },
+    {
+        "placement": "outside",
+        "merge": "scale",
+        "memory": {"kind": "none"},
+        "gate": {"kind": "scalar", "activation": "exp", "init": 0.0},
+    },
 )
 
 
