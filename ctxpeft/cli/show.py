@@ -54,6 +54,7 @@ def _described(variant: Variant) -> dict[str, Any]:
         "differs": variant.differs,
         "equations": variant_equations(variant),
         "identity_at_init": None if variant.peft is not None else variant.identity_at_init(),
+        "learning_rate": variant.usual_rate(),
         "fingerprint": variant.fingerprint(),
         "blocks": _blocks(variant),
         "variant": variant.to_dict(),
@@ -111,6 +112,7 @@ def _print(result: dict[str, Any], variant: Variant, rows: list[tuple[str, str]]
         ("for", result["regime"]),
         ("differs", result["differs"]),
         ("identity at init", _answer(result["identity_at_init"])),
+        ("learning rate", _rate(variant)),
         ("fingerprint", result["fingerprint"]),
     ]
     for line in aligned([(key, one_line(text)) for key, text in [*facts, *rows] if text]):
@@ -121,6 +123,16 @@ def _print(result: dict[str, Any], variant: Variant, rows: list[tuple[str, str]]
             print(line)
     print()
     print(variant.to_yaml(), end="")
+
+
+def _rate(variant: Variant) -> str:
+    """The rate to tune from, and what trains at a multiple of it."""
+    apart = [
+        f"modules[{index}] at {module.learning_rate_ratio:g} times it"
+        for index, module in enumerate(variant.modules)
+        if module.learning_rate_ratio != 1
+    ]
+    return ", ".join([f"{variant.usual_rate():.3g} to tune from", *apart])
 
 
 def _answer(value: bool | None) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import transformers
 
 import ctxpeft
 from ctxpeft import extras
@@ -144,6 +145,16 @@ def test_show_a_file_as_json(tmp_path: Path, capsys: Capture) -> None:
     assert result["fingerprint"] == variant.fingerprint()
     assert ctxpeft.load_variant(result["variant"]) == variant
     assert {"block": "parameterization.frozen_projection"}.items() <= result["blocks"][1].items()
+
+
+def test_show_tells_the_rate_to_tune_from(tmp_path: Path, capsys: Capture) -> None:
+    assert "learning rate     0.1 to tune from\n" in run(capsys, "show", "prefix-tuning").out
+    matrix = {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix"}}
+    apart = {**matrix, "learning_rate_ratio": 30}
+    ctxpeft.load_variant({"name": "two", "modules": [matrix, apart]}).to_yaml(tmp_path / "two.yaml")
+    outcome = run(capsys, "show", tmp_path / "two.yaml")
+    assert "learning rate     0.0001 to tune from, modules[1] at 30 times it\n" in outcome.out
+    assert run(capsys, "show", "prefix-tuning", "--json").result["learning_rate"] == 0.1
 
 
 def test_show_a_map_made_of_a_map(tmp_path: Path, capsys: Capture) -> None:
@@ -305,6 +316,7 @@ def test_a_missing_package_is_told_with_its_extra(
     capsys: Capture,
 ) -> None:
     """A package that is not installed: neither found nor importable."""
+    assert transformers.Trainer  # its module imports peft where a distribution of it is installed
     monkeypatch.chdir(tmp_path)
     row = {"prompt": "a", "completion": "b"}
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
