@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.search.archive import Archive
 from ctxpeft.search.outcome import counts, ranking, tried
+from ctxpeft.search.score import stored
 from ctxpeft.search.storage import difference
 
 SAME = ("model", "task", "training")
@@ -89,8 +91,8 @@ def compare_studies(
 
     Args:
         archives: by the names they are shown with.
-        targets: objective values to reach; left out, what each anchor reached (its best among the studies), and what
-            every study reached.
+        targets: objective values to reach, with the sign they are shown with; left out, what each anchor reached (its
+            best among the studies), and what every study reached.
 
     Raises:
         CtxpeftError: the studies differ in model, tasks, training or objective, so their numbers cannot be compared.
@@ -105,7 +107,11 @@ def compare_studies(
     if len(objectives) > 1:
         raise CtxpeftError(f"the studies have different objectives: {', '.join(sorted(objectives))}")
     courses = [course_of(name, archive) for name, archive in archives]
-    wanted = {f"{value:g}": value for value in targets} if targets else _usual_targets(archives, courses)
+    values = [value for course in courses for value in course.best if value is not None]
+    kept = partial(stored, objective=first.about["objective"], among=values)
+    wanted = (
+        {f"{value:g}": kept(value) for value in targets} if targets else _usual_targets(archives, courses)
+    )
     return Efficiency(courses, wanted, objectives.pop())
 
 

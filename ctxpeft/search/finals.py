@@ -18,7 +18,9 @@ from ctxpeft.analysis.statistics import (
     pooled_difference,
 )
 from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.learned import Learned, measured, metrics_of
 from ctxpeft.search.learning import Learning
+from ctxpeft.search.measures import Name
 from ctxpeft.search.objective import variant_of
 from ctxpeft.search.outcome import Row, front, ranking
 from ctxpeft.tasks import Evaluation
@@ -41,11 +43,14 @@ class TaskFinal:
 
 @dataclass(frozen=True)
 class Final:
-    """One method on the fresh seeds. `validation` is the objective of each seed, `test` the main metric of each.
+    """One method on the fresh seeds. `validation` is the first objective of each seed, smaller is better, `test` the
+    main metric of each.
 
     searched: the objective of the search's own run; how far the fresh ones fall behind it is the winner's curse.
     tasks: one entry a task where there are several; `test` is then the mean over tasks of what they share, the main
     metric or the token loss relative to the frozen model.
+    objectives: everything the search wants, by name, each seed with its own sign. violations: by how much the mean
+    breaks which constraint.
     """
 
     number: int
@@ -57,6 +62,8 @@ class Final:
     validation: list[float]
     test: list[float]
     tasks: list[TaskFinal] = field(default_factory=list)
+    objectives: dict[Name, list[float]] = field(default_factory=dict)
+    violations: dict[Name, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -164,12 +171,11 @@ def final_rate(laboratory: Laboratory, row: Row, task: str) -> float:
     """
     from ctxpeft.search.progress import Watch
 
-    score = row.score_of(task)
+    score, searched = row.score_of(task), _searched(laboratory, row, task)
     assert score.rate is not None
-    assert score.value is not None
     tried = [r.rate for r in score.rates]
     learning = Learning(laboratory, Watch(), variant_of(row), row.anchor or row.name)
-    best = score.rate, score.value
+    best = score.rate, searched
     for down in (True, False):
         for _ in range(laboratory.job.search.retune):
             rate = next_to(tried, best[0], down)
@@ -182,6 +188,26 @@ def final_rate(laboratory: Laboratory, row: Row, task: str) -> float:
     return best[0]
 
 
+def _searched(laboratory: Laboratory, row: Row, task: str) -> float:
+    """What rates are compared by, on a task, as the search's full run reached it: not the objective where that is
+    another one."""
+    search, score = laboratory.job.search, row.score_of(task)
+    if not row.tasks and search.objectives[0] != search.quality:
+        name = laboratory.metric if search.quality == "metric" else "token_loss"
+        return (
+            laboratory.cost("metric", row.metrics[name]) if search.quality == "metric" else row.metrics[name]
+        )
+    assert score.value is not None
+    return score.value
+
+
+def fresh_splits(laboratory: Laboratory, task: str) -> tuple[str, ...]:
+    """The data a fresh run is scored on."""
+    data = laboratory.benches[task].task
+    elsewhere = ("ood",) if "ood" in laboratory.job.search.wanted else ()
+    return ("validation", *(("test",) if data.test else ()), *elsewhere)
+
+
 def fresh_runs(laboratory: Laboratory, rows: Sequence[Row]) -> Iterator[tuple[Row, str, int]]:
     """Every run of the finals: a finalist, a task, a fresh seed."""
     for row in finalists(rows, laboratory.job.search.finalists):
@@ -192,7 +218,7 @@ def fresh_runs(laboratory: Laboratory, rows: Sequence[Row]) -> Iterator[tuple[Ro
 
 def fresh_run(laboratory: Laboratory, row: Row, task: str, seed: int) -> RunResult:
     """One finalist on one task with one fresh seed, evaluated on test data too."""
-    splits = ("validation", "test") if laboratory.benches[task].task.test else ("validation",)
+    splits = fresh_splits(laboratory, task)
     rate = final_rate(laboratory, row, task)
     return laboratory.train(variant_of(row), rate, laboratory.steps(task), seed, splits, task=task)
 
@@ -219,7 +245,7 @@ def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str],
     designs = [m for m in methods if not m.anchor]
     if not designs:
         return None
-    winner = min(designs, key=lambda m: (m.mean, m.number))
+    winner = min(designs, key=lambda m: (bool(m.violations), m.mean, m.number))
     ours = evaluations[winner.number]
     anchors = [(m.name, evaluations[m.number]) for m in methods if m.anchor]
     versus = [_versus(laboratory, name, ours, theirs, split) for name, theirs in anchors]
@@ -246,6 +272,7 @@ def _final(
 ) -> Final:
     """One finalist's runs (tasks, seeds) put together."""
     assert row.value is not None
+    first = laboratory.job.search.objectives[0]
     rates = [final_rate(laboratory, row, task) for task in laboratory.tasks]
     scores = [[laboratory.score(r.evaluations["validation"]) for r in task] for task in results]
     over_tasks = [laboratory.joint(seed) for seed in zip(*scores, strict=True)]
@@ -253,6 +280,7 @@ def _final(
         TaskFinal(task, rate, es[0].primary, values, [e.value for e in es])
         for task, rate, values, es in zip(laboratory.tasks, rates, scores, evaluations, strict=True)
     ]
+    objectives = _objectives(laboratory, row, rates, results, over_tasks)
     values, _ = _values(laboratory, evaluations)
     test = [fmean(seed) for seed in zip(*values, strict=True)]
     return Final(
@@ -262,10 +290,47 @@ def _final(
         row.parameters,
         median_low(rates),
         row.value,
-        over_tasks,
+        [laboratory.cost(first, value) for value in objectives[first]],
         test,
         tasks if len(tasks) > 1 else [],
+        objectives,
+        _violations(laboratory, objectives),
     )
+
+
+def _objectives(
+    laboratory: Laboratory,
+    row: Row,
+    rates: Sequence[float],
+    results: Sequence[Sequence[RunResult]],
+    quality: Sequence[float],
+) -> dict[Name, list[float]]:
+    """Everything the search wants of a finalist, a value a seed; what training does not decide as it was known."""
+    search, variant = laboratory.job.search, variant_of(row)
+    found: dict[Name, list[float]] = {name: [] for name in search.wanted}
+    for index, (seed, reached) in enumerate(zip(fresh_seeds(laboratory), quality, strict=True)):
+        runs = [
+            Learned(
+                metrics_of(task_results[index]),
+                laboratory.folder(
+                    variant, rate, laboratory.steps(task), seed, fresh_splits(laboratory, task), task=task
+                ),
+            )
+            for task, rate, task_results in zip(laboratory.tasks, rates, results, strict=True)
+        ]
+        now = row.objectives | measured(laboratory, search.wanted, runs, reached)
+        for name, values in found.items():
+            values.append(now[name])
+    return found
+
+
+def _violations(laboratory: Laboratory, objectives: dict[Name, list[float]]) -> dict[Name, float]:
+    """By how much the means over fresh seeds break which constraint."""
+    found = {
+        name: laboratory.cost(name, fmean(objectives[name])) - laboratory.cost(name, bound)
+        for name, bound in laboratory.job.search.constraints.items()
+    }
+    return {name: excess for name, excess in found.items() if excess > 0}
 
 
 def _values(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ctxpeft.analysis.rates import beyond
 from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.learned import Learned, metrics_of
 from ctxpeft.search.outcome import RateResult, TaskScore
 from ctxpeft.search.progress import Watch
 from ctxpeft.spec.variant import Variant
@@ -28,7 +28,7 @@ class Learning:
     def __init__(self, laboratory: Laboratory, watch: Watch, variant: Variant, title: str) -> None:
         self.laboratory, self.watch = laboratory, watch
         self.variant, self.title = variant, title
-        self.folders: dict[str, Path] = {}
+        self.runs: dict[tuple[str, float, int | None], Learned] = {}
 
     def tune(self, task: str) -> TaskScore:
         """Every rate to the first rung, each with a schedule of its own; while the best is at the edge, one beyond it.
@@ -72,6 +72,11 @@ class Learning:
         where = "in the full run" if level is None else f"at rung {level + 1}"
         raise DivergedError(f"every learning rate diverged {where}{self._on(score.task)}")
 
+    def learned(self, score: TaskScore, level: int | None) -> Learned:
+        """The run at a task's rate, to a rung or in full."""
+        assert score.rate is not None
+        return self.runs[score.task, score.rate, level]
+
     def full(self, task: str, rate: float) -> float | None:
         """The objective of the whole run at a rate; None after divergence."""
         return self._value(task, rate, None)[0]
@@ -79,7 +84,9 @@ class Learning:
     def _rung(self, task: str, rates: list[float]) -> list[float | None]:
         """What every rate reaches at the first rung; None for one that diverged."""
         laboratory, search = self.laboratory, self.laboratory.job.search
-        if laboratory.apart(self.variant, rates, laboratory.rung_steps(task), search.seed, task):
+        if search.measured_at_rungs or laboratory.apart(
+            self.variant, rates, laboratory.rung_steps(task), search.seed, task
+        ):
             return [self._value(task, rate, 0)[0] for rate in rates]
         told = ", ".join(f"{rate:g}" for rate in rates)
         self.watch.activity = f"{self.title}{self._on(task)} at rates {told}, rung"
@@ -97,20 +104,23 @@ class Learning:
     def _value(self, task: str, rate: float, level: int | None) -> tuple[float | None, dict[str, float]]:
         laboratory, search = self.laboratory, self.laboratory.job.search
         full = level is None
+        elsewhere = "ood" in (search.wanted if full else search.measured_at_rungs)
         self.watch.activity = (
             f"{self.title}{self._on(task)} at rate {rate:g}, {'in full' if full else 'rung'}"
         )
         steps = laboratory.steps(task) if level is None else laboratory.rung_steps(task, level)
-        labels = search.quality == "metric" or (full and (search.metrics or "metric" in search.wanted))
-        splits = ("validation", "ood") if full and "ood" in search.wanted else ("validation",)
+        labels = elsewhere or search.quality == "metric"
+        labels |= full and (search.metrics or "metric" in search.wanted)
+        splits = ("validation", "ood") if elsewhere else ("validation",)
         result = laboratory.train(
             self.variant, rate, steps, search.seed, splits, self.watch, task=task, labels=labels
         )
         value, metrics = self._reached(result)
-        if full and value is not None:
-            self.folders[task] = laboratory.folder(
+        if value is not None:
+            folder = laboratory.folder(
                 self.variant, rate, steps, search.seed, splits, task=task, labels=labels
             )
+            self.runs[task, rate, level] = Learned(metrics, folder)
         return value, metrics
 
     def _reached(self, result: RunResult) -> tuple[float | None, dict[str, float]]:
@@ -119,10 +129,7 @@ class Learning:
         value = self.laboratory.score(evaluation) if evaluation else math.nan
         if evaluation is None or not math.isfinite(value):
             return None, {}
-        metrics = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
-        if "ood" in result.evaluations:
-            metrics["ood"] = result.evaluations["ood"].value
-        return value, metrics
+        return value, metrics_of(result)
 
     def _on(self, task: str) -> str:
         return f" on {task}" if len(self.laboratory.tasks) > 1 else ""

@@ -26,6 +26,7 @@ TITLE: dict[Name, str] = {
 }
 LEARNED: tuple[Name, ...] = ("loss", "metric", "ood")  # what training improves: one of them must be wanted
 OF_THE_DESIGN: tuple[Name, ...] = ("parameters", "latency")  # known before training
+AT_A_RUNG: tuple[Name, ...] = ("ood", "forgetting", "bytes")  # measured there beside the loss or the metric
 
 
 def shown(name: Name, value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean, median_low
+from statistics import median_low
 from typing import Any
 
 import optuna
@@ -15,9 +15,9 @@ from ctxpeft.search import rungs
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.design import sample
 from ctxpeft.search.disk import is_full
+from ctxpeft.search.learned import measured
 from ctxpeft.search.learning import DivergedError, Learning, shared_metrics
 from ctxpeft.search.measures import Name, shown
-from ctxpeft.search.meter import adapter_bytes
 from ctxpeft.search.outcome import TRAINED, RateResult, Row, TaskScore, rows_of
 from ctxpeft.search.progress import Watch
 from ctxpeft.search.space.chooser import TrialChooser
@@ -79,16 +79,17 @@ class Objective:
         scores = [score for score, _ in finished]
         quality = self.laboratory.joint([value for _, value in finished])
         self._keep(trial, scores)
-        measured = known | self._learned(scores, quality, learning)
-        costs = [self.laboratory.cost(name, measured[name]) for name in self.search.objectives]
+        runs = [learning.learned(score, None) for score in scores]
+        found = known | measured(self.laboratory, self.search.wanted, runs, quality)
+        costs = [self.laboratory.cost(name, found[name]) for name in self.search.objectives]
         self._settle(
             trial,
             outcome="completed",
             value=costs[0],
             costs=costs if self.search.pareto else None,
             metrics=shared_metrics(scores),
-            violations=self._violations(trial, measured),
-            objectives=measured,
+            violations=self._violations(trial, found),
+            objectives=found,
         )
         return costs if self.search.pareto else costs[0]
 
@@ -110,6 +111,7 @@ class Objective:
         """Past every rung; raises TrialPruned where the design stops."""
         laboratory, search = self.laboratory, self.search
         levels: list[float] = []
+        beside: list[dict[str, float]] = []
         for level in range(len(search.rungs)):
             if level:
                 reached = [learning.climb(score, level) for score in scores]
@@ -121,10 +123,12 @@ class Objective:
             if not search.pareto:
                 trial.report(levels[-1], laboratory.all_rung_steps(level))
             self._keep(trial, scores)
+            beside.append(known | self._at_rung(learning, scores, level, levels[-1]))
             self._settle(trial, levels=levels if len(search.rungs) > 1 else None)
+            self._settle(trial, rung_costs=beside if search.measured_at_rungs else None)
             if trial.user_attrs.get("anchor") or trial.user_attrs.get("audited"):
                 continue
-            reason = rungs.stopped(search, rows, level, levels[-1], known)
+            reason = rungs.stopped(search, rows, level, levels[-1], beside[-1])
             if reason and rungs.audited(search, str(trial.user_attrs["fingerprint"])):
                 self._settle(trial, audited=True, reason=f"{reason}; trained to the end to test the rung")
             elif reason:
@@ -132,49 +136,42 @@ class Objective:
                 raise optuna.TrialPruned(reason)
         return scores
 
+    def _at_rung(
+        self, learning: Learning, scores: Sequence[TaskScore], level: int, quality: float
+    ) -> dict[str, float]:
+        """What of several objectives is measured at a rung, with the sign that makes smaller better."""
+        laboratory, names = self.laboratory, self.search.measured_at_rungs
+        if not names:
+            return {}
+        runs = [learning.learned(score, level) for score in scores]
+        found = measured(laboratory, names, runs, quality)
+        return {name: laboratory.cost(name, found[name]) for name in names}
+
     def _known(self, trial: optuna.Trial, variant: Variant) -> dict[str, float]:
         """What is wanted and known before training; a design that breaks a constraint here is not trained."""
-        measured: dict[str, float] = {}
+        known: dict[str, float] = {}
         for name in self.search.wanted:
             if name == "parameters":
-                measured[name] = float(self.laboratory.counter(variant))
+                known[name] = float(self.laboratory.counter(variant))
             elif name == "latency":
-                measured[name] = self.laboratory.latency(variant)
-        self._settle(trial, objectives=measured)
-        broken = self._broken(measured)
+                known[name] = self.laboratory.latency(variant)
+        self._settle(trial, objectives=known)
+        broken = self._broken(known)
         if broken and not trial.user_attrs.get("anchor"):
-            raise InfeasibleError("constraint", "; ".join(self._sentence(n, measured[n]) for n in broken))
-        return measured
+            raise InfeasibleError("constraint", "; ".join(self._sentence(n, known[n]) for n in broken))
+        return known
 
-    def _learned(self, scores: list[TaskScore], quality: float, learning: Learning) -> dict[str, float]:
-        """What is wanted and known after training, means over tasks."""
-        measured: dict[str, float] = {}
-        folders = list(learning.folders.values())
-        for name in self.search.wanted:
-            if name == "loss":
-                losses = [score.metrics["token_loss"] for score in scores]
-                measured[name] = quality if self.search.quality == "loss" else fmean(losses)
-            elif name == "metric":
-                measured[name] = fmean(score.metrics[self.laboratory.metric] for score in scores)
-            elif name == "ood":
-                measured[name] = fmean(score.metrics["ood"] for score in scores)
-            elif name == "forgetting":
-                measured[name] = fmean(self.laboratory.other_text.increase(folder) for folder in folders)
-            elif name == "bytes":
-                measured[name] = float(adapter_bytes(folders[0]))
-        return measured
-
-    def _violations(self, trial: optuna.Trial, measured: dict[str, float]) -> dict[str, float]:
+    def _violations(self, trial: optuna.Trial, found: dict[str, float]) -> dict[str, float]:
         """By how much each constraint is broken, told to Optuna too, which then avoids the like."""
-        broken = self._broken(measured)
+        broken = self._broken(found)
         for name in self.search.constraints:
-            trial.set_constraint(name, self._excess(name, measured[name]))
+            trial.set_constraint(name, self._excess(name, found[name]))
         if broken:
-            self._settle(trial, reason="; ".join(self._sentence(name, measured[name]) for name in broken))
-        return {name: self._excess(name, measured[name]) for name in broken}
+            self._settle(trial, reason="; ".join(self._sentence(name, found[name]) for name in broken))
+        return {name: self._excess(name, found[name]) for name in broken}
 
-    def _broken(self, measured: dict[str, float]) -> list[Name]:
-        return [n for n in self.search.constraints if n in measured and self._excess(n, measured[n]) > 0]
+    def _broken(self, found: dict[str, float]) -> list[Name]:
+        return [n for n in self.search.constraints if n in found and self._excess(n, found[n]) > 0]
 
     def _excess(self, name: Name, value: float) -> float:
         bound = self.search.constraints[name]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from ctxpeft.search.measures import OF_THE_DESIGN
 from ctxpeft.search.pareto import ranks
 
 Outcome = Literal["completed", "pruned", "failed", "memoised", "infeasible", "interrupted", "running"]
@@ -59,6 +60,7 @@ class Row:
     of what all tasks have.
     levels: the objective at every rung that was reached. objectives: what was measured, by name, with its own sign;
     violations: by how much it breaks which constraint; costs: the objectives in their order, smaller is better.
+    rung_costs: where several objectives decide, what was known and measured of them at every rung, smaller is better.
     audited: whether it was to stop at a rung and went on to the end all the same.
     anchor: the anchor's name, or "". size: the knob an anchor was resized by; published: its count before.
     same_as: the trial a memoised one repeats. metrics: every held-out metric of the full run.
@@ -90,6 +92,7 @@ class Row:
     violations: dict[str, float] = field(default_factory=dict)
     costs: tuple[float, ...] = ()
     audited: bool = False
+    rung_costs: tuple[dict[str, float], ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Plain data without what is empty."""
@@ -101,6 +104,12 @@ class Row:
         if self.tasks:
             return any(score.rate_at_edge for score in self.tasks)
         return TaskScore("", self.rates, self.rate).rate_at_edge
+
+    def beside(self, level: int) -> dict[str, float]:
+        """What several objectives compare at a rung beside the held-out one."""
+        if level < len(self.rung_costs):
+            return self.rung_costs[level]
+        return {name: value for name, value in self.objectives.items() if name in OF_THE_DESIGN}
 
     def score_of(self, task: str) -> TaskScore:
         """What was reached on a task."""
@@ -146,6 +155,7 @@ def row_of(trial: FrozenTrial) -> Row:
         violations=a.get("violations", {}),
         costs=tuple(a.get("costs", () if a.get("value") is None else (a["value"],))),
         audited=a.get("audited", False),
+        rung_costs=tuple(a.get("rung_costs", ())),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ctxpeft.search.measures import LEARNED, Name
+from ctxpeft.search.measures import AT_A_RUNG, LEARNED, Name
 from ctxpeft.spec.base import Spec
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -114,6 +114,11 @@ class Search(Spec):
     def quality(self) -> Literal["loss", "metric"]:
         """What rates and rungs are compared by."""
         return "metric" if "metric" in self.objectives and "loss" not in self.objectives else "loss"
+
+    @property
+    def measured_at_rungs(self) -> tuple[Name, ...]:
+        """What, of several objectives, is measured at every rung beside what rates are compared by."""
+        return tuple(name for name in self.objectives if name in AT_A_RUNG) if self.pareto else ()
 
     @property
     def rungs(self) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from ctxpeft.search.archive import Archive
 from ctxpeft.search.efficiency import compare_studies, course_of
 from ctxpeft.search.outcome import tried
 from ctxpeft.search.run import Found
+from ctxpeft.search.score import natural
 
 
 def changed(archive: Archive, part: str, **values: object) -> Archive:
@@ -41,6 +43,21 @@ def test_targets_are_the_anchors_and_what_all_reached(found: Found) -> None:
     needed = [course.needed(result.targets["all reached"]) for course in result.courses]
     assert all(n is not None for n in needed)
     assert compare_studies([("all", found.archive)], [5.5]).targets == {"5.5": 5.5}
+
+
+def test_a_target_has_the_sign_that_is_shown(found: Found) -> None:
+    """Metrics that are better when greater are kept negated."""
+    trials = [copy(trial) for trial in found.archive.trials]
+    for trial in trials:
+        if "value" in trial.user_attrs:
+            trial.user_attrs = trial.user_attrs | {"value": -1 / trial.user_attrs["value"]}
+    metric = replace(found.archive, trials=trials, about={**found.about, "objective": "metric"})
+    best = natural(compare_studies([("a", metric)]).courses[0].best[-1] or 0.0, "metric")
+    result = compare_studies([("a", metric)], [best, best + 0.01])
+    needed = [result.courses[0].needed(value) for value in result.targets.values()]
+    assert list(result.targets) == [f"{best:g}", f"{best + 0.01:g}"]
+    assert needed[0] is not None
+    assert needed[1] is None
 
 
 def test_samplers_guides_and_seeds_may_differ(found: Found) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 import ctxpeft
 from ctxpeft.errors import DataError, SpecError
 from ctxpeft.search.bench import Laboratory
+from ctxpeft.search.finals import Finals
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.meter import Forgetting, adapter_bytes, decode_ratio
 from ctxpeft.search.outcome import front, ranking, tried
 from ctxpeft.search.pareto import ranks
+from ctxpeft.search.report.words import answer
 from ctxpeft.search.run import Found, search
 from ctxpeft.spec.load import load_variant
 from ctxpeft.tasks import load_task
@@ -134,6 +137,68 @@ def test_another_text_is_another_study(job: Job, text: Path, tmp_path: Path) -> 
         SpecError, match=r"made with search.constraints.forgetting = 0.5, and is now asked for 0.9"
     ):
         search(wanting(job, **{**settings, "constraints": {"forgetting": 0.9}}))
+
+
+@pytest.mark.parametrize("objective", ["ood", ["metric", "loss"]])
+def test_finals_rank_by_what_the_search_wants(objective: str | list[str], job: Job) -> None:
+    """Not by the held-out loss; the rates of finalists are tuned by the loss all the same."""
+    result = search(wanting(job, objective=objective, trials=3, finalists=2, seeds=2, retune=1, keep=1.0))
+    finals, first = result.finals, objective if isinstance(objective, str) else objective[0]
+    assert finals is not None
+    for method in finals.methods:
+        assert method.validation == [-value for value in method.objectives[first]]
+        assert all(0 <= value <= 1 for value in method.objectives[first])
+        assert set(method.objectives) == ({first} if first == "ood" else {"metric", "loss"})
+    assert result.finals == Finals.from_plain(json.loads(json.dumps(finals.plain())))
+    designs = [m for m in finals.methods if not m.anchor]
+    assert finals.winner == min(designs, key=lambda m: (m.mean, m.number)).number
+    winner = next(m for m in finals.methods if m.number == finals.winner)
+    said = " ".join(answer(result.rows, finals, result.about))
+    assert f"metric {-winner.mean:.4f}, mean of 2 fresh seeds" in said
+    assert ("Held-out loss, mean of the fresh seeds [lowest, highest]:" in said) == (first == "metric")
+
+
+def test_finals_measure_forgetting_and_keep_to_constraints(job: Job, text: Path) -> None:
+    """A design that kept a constraint by luck on the search's seed is no winner where another keeps it."""
+    wants = wanting(
+        job, constraints={"forgetting": 10.0}, forgetting=str(text), trials=3, finalists=3, seeds=1, keep=1.0
+    )
+    result = search(wants)
+    assert result.finals is not None
+    found = [m.objectives["forgetting"][0] for m in result.finals.methods if not m.anchor]
+    assert len(set(found)) > 1
+    assert all(m.violations == {} for m in result.finals.methods)
+    laboratory = Laboratory(replace(wants, space=with_settings(wants.space, {"search": {"constraints": {}}})))
+    rows = {row.number: row for row in result.rows}
+    final = result.finals.methods[0]
+    folder = laboratory.folder(
+        load_variant(rows[final.number].variant), final.rate, 6, 1, ("validation", "test")
+    )
+    assert laboratory.other_text.increase(folder) == pytest.approx(
+        final.objectives["forgetting"][0], abs=1e-6
+    )
+    tight = replace(
+        result.finals,
+        methods=[
+            replace(m, violations={"forgetting": 0.5} if m is final else {}) for m in result.finals.methods
+        ],
+        winner=final.number,
+    )
+    said = " ".join(answer(result.rows, tight, {**result.about, "constraints": {"forgetting": 0.1}}))
+    assert "On fresh seeds it breaks a constraint: rise of the loss on another text" in said
+
+
+def test_rungs_measure_what_several_objectives_compare(job: Job, text: Path) -> None:
+    objective = ["loss", "forgetting", "ood", "bytes", "parameters"]
+    result = search(wanting(job, objective=objective, forgetting=str(text), trials=3, startup=2))
+    learned = [row for row in result.rows if row.levels]
+    assert len(learned) >= 4
+    for row in learned:
+        (beside,) = row.rung_costs
+        assert set(beside) == {"forgetting", "ood", "bytes", "parameters"}
+        assert -1 <= beside["ood"] <= 0
+        assert beside["bytes"] > 0
+    assert len({row.rung_costs[0]["forgetting"] for row in learned}) > 2
 
 
 def test_out_of_distribution_data_can_decide(job: Job, tiny_task: dict[str, str]) -> None:

@@ -63,6 +63,23 @@ def test_a_small_design_goes_on_although_its_loss_is_high() -> None:
     assert stopped(Search(objective=["loss", "forgetting"], forgetting="f"), rows, 0, 3.0, {}) != ""
 
 
+def test_a_design_goes_on_that_forgets_less_although_its_loss_is_high() -> None:
+    """What was measured at the rung counts there; a design of which it is not known is not compared."""
+    search = Search(objective=["loss", "forgetting"], forgetting="f")
+    rows = [row(i, 1.0 + i / 10, rung_costs=({"forgetting": 0.5},)) for i in range(6)]
+    assert stopped(search, rows, 0, 3.0, {"forgetting": 0.6}).endswith("lie on an earlier Pareto front")
+    assert stopped(search, rows, 0, 3.0, {"forgetting": 0.1}) == ""
+    unknown = [row(i, 1.0 + i / 10) for i in range(6)]
+    assert stopped(search, unknown, 0, 3.0, {"forgetting": 0.6}) == ""
+
+
+def test_a_reason_says_a_metric_with_its_own_sign() -> None:
+    rows = [row(i, -0.5 - i / 10) for i in range(6)]
+    assert stopped(Search(objective="metric"), rows, 0, -0.2, {}) == (
+        "held-out 0.2000 at the rung; the better 50% reach 0.8000"
+    )
+
+
 def test_a_later_rung_compares_those_that_reached_it() -> None:
     rows = [Row(i, "pruned", rung=1.0, levels=(1.0,)) for i in range(9)]
     rows += [Row(9 + i, "completed", rung=1.0, levels=(1.0, float(i))) for i in range(4)]

@@ -9,6 +9,7 @@ from typing import Any
 from ctxpeft.analysis.table import p_value
 from ctxpeft.search.fidelity import fidelity, in_words
 from ctxpeft.search.finals import Final, Finals, Versus
+from ctxpeft.search.measures import TITLE
 from ctxpeft.search.outcome import Row, ranking
 from ctxpeft.search.report.importance import FEWEST, Importance
 from ctxpeft.search.report.rules import Evidence
@@ -71,6 +72,7 @@ def _beside(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -
     winner = _found(finals)
     sentences = _ahead([(m.name, m.mean) for m in finals.methods if m.anchor], winner.mean, objective)
     sentences.append(_curse(winner, objective))
+    sentences += _wanted(winner, finals, about)
     if finals.left_out:
         sentences.append(f"Left out because a fresh run diverged: {', '.join(finals.left_out)}.")
     if finals.split == "validation":
@@ -78,6 +80,34 @@ def _beside(rows: Sequence[Row], finals: Finals | None, about: dict[str, Any]) -
             "No test data were given: the comparison is on the validation data that chose the winner, and flatters it."
         )
     return sentences
+
+
+def _wanted(winner: Final, finals: Finals, about: dict[str, Any]) -> list[str]:
+    """What else the search wants, on the fresh seeds, the winner's and the anchors'; and the constraints it breaks."""
+    names = [name for name in list(winner.objectives)[1:] if len(set(winner.objectives[name])) > 1]
+    anchors = [method for method in finals.methods if method.anchor and method.objectives]
+    sentences = []
+    for name in names:
+        theirs = "; ".join(f"{method.name} {_spread(method.objectives[name])}" for method in anchors)
+        beside = f"; {theirs}" if theirs else ""
+        sentences.append(
+            f"{capitalised(TITLE[name])}, mean of the fresh seeds [lowest, highest]: "
+            f"{_spread(winner.objectives[name])}{beside}."
+        )
+    for name in winner.violations:
+        bound = about.get("constraints", {}).get(name)
+        mean = fmean(winner.objectives[name])
+        sentences.append(f"On fresh seeds it breaks a constraint: {TITLE[name]} {mean:.4g}, bound {bound:g}.")
+    return sentences
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
+
+
+def capitalised(text: str) -> str:
+    """With a capital letter, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def _found(finals: Finals) -> Final:
