@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ctxpeft.search.outcome import Row
+from ctxpeft.search.report.choices import choices_of
 from ctxpeft.search.report.front import planes_of
 from ctxpeft.search.report.importance import FEWEST, importance_of
 from ctxpeft.search.report.page import render
@@ -52,6 +53,18 @@ def test_importance_finds_the_question_that_decides() -> None:
     assert sum(shares.values()) <= 1.0 + 1e-9
     assert found.skill > 0.6
     assert "share their importance" in importance_in_words(found)
+
+
+def test_rates_that_stand_apart_are_a_question() -> None:
+    rows = [
+        design(i, 2.0 + i / 100, learning_rate_ratio=ratio) for i, ratio in enumerate([1, 1, 1, 30, 30, 30])
+    ]
+    (choice,) = choices_of(rows)
+    assert choice.question == "learning rates"
+    assert [(answer.name, len(answer.scores)) for answer in choice.answers] == [
+        ("one", 3),
+        ("a module at 30 times", 3),
+    ]
 
 
 def test_importance_of_noise_is_called_noise() -> None:

@@ -82,7 +82,12 @@ def answers(row: Row) -> dict[str, str]:
         return {}
     first = _module(variant.modules[0])
     beside = [_short(module) for module in variant.modules[1:]]
-    return {**first, "second module": " + ".join(beside) or "none"}
+    apart = max(module.learning_rate_ratio for module in variant.modules)
+    return {
+        **first,
+        "second module": " + ".join(beside) or "none",
+        "learning rates": "one" if apart == 1 else f"a module at {apart:g} times",
+    }
 
 
 def _module(module: ModuleSpec) -> dict[str, str]:
