@@ -23,6 +23,7 @@ from ctxpeft.search.finals import Finals
 from ctxpeft.search.outcome import Row, rows_of
 
 FORMAT = "ctxpeft study 1"
+FILE = "study.json"
 OWN = ("owner",)  # says which folder runs a trial: nothing elsewhere
 
 
@@ -88,11 +89,16 @@ def archive_of(study: optuna.Study) -> Archive:
 
 
 def read_archive(path: Path) -> Archive:
-    """The archive in a file. Raises CtxpeftError where it is none."""
+    """The archive in a file, or in the study.json of a folder. Raises CtxpeftError where it is none."""
+    folder = path if path.is_dir() else None
+    path = path / FILE if folder else path
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CtxpeftError(f"no study file {path}: expected study.json as ctxpeft search writes it") from None
+        hint = f"; ctxpeft report {folder} writes one" if folder and (folder / "study.db").is_file() else ""
+        raise CtxpeftError(
+            f"no study file {path}: expected {FILE} as ctxpeft search writes it{hint}"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CtxpeftError(f"{path} cannot be read as a study: {error}") from None
     if _is_old(data):
@@ -185,13 +191,8 @@ def put_back(study: optuna.Study, archive: Archive) -> None:
 
     What ran when the archive was written counts as interrupted and is tried again.
 
-    Raises:
-        SpecError: the study holds other trials, or the file is of the first format.
+    Raises SpecError where the study holds other trials; nothing is written then.
     """
-    if archive.first_format:
-        raise SpecError(
-            "that study was written before studies could be continued: ctxpeft report reads it, --from does not"
-        )
     present = study.get_trials(deepcopy=False)
     if any(_identity(a) != _identity(b) for a, b in zip(present, archive.trials, strict=False)):
         raise SpecError(

@@ -223,6 +223,13 @@ def fresh_run(laboratory: Laboratory, row: Row, task: str, seed: int) -> RunResu
     return laboratory.train(variant_of(row), rate, laboratory.steps(task), seed, splits, task=task)
 
 
+def decided_by(laboratory: Laboratory, rows: Sequence[Row]) -> dict[str, Any]:
+    """What decides the finals within a study: where it is the same, so are they, whoever trained them."""
+    search = laboratory.job.search
+    numbers = [row.number for row in finalists(rows, search.finalists)]
+    return {"finalists": numbers, "seeds": fresh_seeds(laboratory), "retune": search.retune}
+
+
 def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str], None]) -> Finals | None:
     """Train the finalists on fresh seeds and compare. None where there is nothing to compare."""
     chosen = finalists(rows, laboratory.job.search.finalists)

@@ -86,7 +86,7 @@ def _patient(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
             return operation(self, *args, **kwargs)
         _inside.operation = True
         try:
-            return _repeat(name, lambda: operation(self, *args, **kwargs))
+            return patiently(lambda: operation(self, *args, **kwargs), name)
         finally:
             _inside.operation = False
 
@@ -95,7 +95,8 @@ def _patient(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     return repeated
 
 
-def _repeat(name: str, once: Callable[[], Any]) -> Any:
+def patiently(once: Callable[[], Any], name: str = "") -> Any:
+    """What `once` returns, which is repeated while the database cannot be reached. name: the storage's operation."""
     until, pause, lost = time.monotonic() + PATIENCE_S, 0.1, False
     while True:
         try:

@@ -31,6 +31,13 @@ class Watch:
         """A run begins."""
         self.step, self.steps = 0, steps
 
+    def waiting(self, text: str) -> None:
+        """There is nothing to do until others are done."""
+        if self.progress is not None and text != self.activity:
+            self.progress.say(text)
+        self.start("", 0)
+        self.activity = text
+
     def update(self, step: int, text: str) -> None:
         """A step is done."""
         self.step = step

@@ -18,17 +18,19 @@ from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
 from ctxpeft.search.expected import RETUNED
 from ctxpeft.search.export import best_row, best_variant, write_exports
-from ctxpeft.search.finals import Finals, fresh_runs, run_finals
+from ctxpeft.search.finals import Finals, decided_by, fresh_runs, run_finals
 from ctxpeft.search.impossible import why_impossible
 from ctxpeft.search.job import Job
+from ctxpeft.search.kept import kept
 from ctxpeft.search.loop import exhausted, work
 from ctxpeft.search.measures import TITLE
 from ctxpeft.search.outcome import Row, rows_of
 from ctxpeft.search.progress import Progress, Watch, announce, clock
-from ctxpeft.search.storage import discard, load_study, open_study, owned, recover
+from ctxpeft.search.storage import check_archive, discard, load_study, open_study, owned, recover
 from ctxpeft.search.workers import designs_in_processes, finals_in_processes
 from ctxpeft.tasks import TaskSpec
 
+DECIDED_BY = "finals_of"  # the study's attribute beside `finals`
 SIZES = ("train_examples", "validation_examples", "test_examples")
 
 
@@ -85,63 +87,87 @@ def search(
         job: what is searched.
         command: how it was called, for the report.
         workers: processes.
-        fresh: discard what the folder and the study hold.
+        fresh: discard what the folder and the study hold, once everything that is asked has been checked.
         begin: an archive whose trials an empty study begins with.
 
     Raises:
+        CtxpeftError: `fresh`, while another worker trains a design of the study; or another command discards it.
         SpecError: the study was made for another space, model or task, or is not the archive's; or no design of the
             space is feasible, after what was found is written down.
         KeyboardInterrupt: everything finished is saved; the same call goes on.
     """
-    began = time.monotonic()
+    began, anchors = time.monotonic(), job.space.file.anchors
     with room_needed(job.out), owned(job.out) as owner:
-        if fresh:
-            discard(job.out, job.url, job.study)
-        announce(f"loading {job.model} and the data")
-        laboratory = job.open()
-        for task, bench in laboratory.benches.items():
-            for note in bench.notes:
-                announce(f"note: {task}: {note}")
-        for name in job.space.file.anchors:
-            announce(in_words(laboratory.anchor(name)))
-        anchors, count = job.space.file.anchors, len(job.search.objectives)
-        study = open_study(job.url, job.study, laboratory.describe(), anchors, begin, count)
-        study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))
-        about = about_search(job, laboratory, command)
-        study.set_user_attr("about", about)
-        study.set_metric_names(
-            [TITLE[name] for name in job.search.objectives]
-        )  # what optuna-dashboard writes
-        recover(study, owner, alone=job.storage is None)
-        watch = Watch()
-        total = job.search.trials + len(anchors)
-        methods = job.search.finalists + len(anchors) if job.search.finalists else 0
-        runs_each = job.search.seeds + round(RETUNED * job.search.retune)
-        first, finals_each = job.search.objectives[0], methods * runs_each
-        shape = finals_each, job.search.rungs, job.search.keep, len(anchors)
-        with Progress(total, first, watch, workers, *shape) as progress:
-            progress.resumed(rows_of(study.get_trials(deepcopy=False)))
-            if workers > 1:
-                designs_in_processes(job, study, owner, workers, progress.show)
-            else:
-                work(study, laboratory, watch, owner, after=progress.show)
-            rows = rows_of(study.get_trials(deepcopy=False))
-            never = why_impossible(job.space.name, rows)
-            if exhausted(rows) and not never:
-                progress.say("the last designs were all known or infeasible: the space seems used up")
-            if workers > 1 and job.search.finalists and not never:
-                count = len(list(fresh_runs(laboratory, rows)))
-                progress.fresh(f"fresh seeds: {count} full runs in {workers} processes")
-                finals_in_processes(job, owner, workers)
-            fresh_seeds = job.search.finalists and not never
-            finals = run_finals(laboratory, rows, progress.fresh) if fresh_seeds else None
-        study.set_user_attr("finals", finals.plain() if finals else None)
-        found = Found(archive_of(study), job.out)
-        write_found(found)
-        progress.say(f"{len(rows)} trials in {clock(time.monotonic() - began)}")
-        if never:
-            raise SpecError(f"{never}; the anchors' trials are kept in {job.out}")
+        laboratory, study = _opened(job, owner, fresh, begin)
+        with kept(study) as check:
+            study.set_user_attr("references", laboratory.refer(study.user_attrs.get("references")))
+            about = about_search(job, laboratory, command)
+            study.set_user_attr("about", about)
+            study.set_metric_names(
+                [TITLE[name] for name in job.search.objectives]
+            )  # what optuna-dashboard writes
+            recover(study, owner, alone=job.storage is None)
+            watch = Watch()
+            total = job.search.trials + len(anchors)
+            methods = job.search.finalists + len(anchors) if job.search.finalists else 0
+            runs_each = job.search.seeds + round(RETUNED * job.search.retune)
+            first, finals_each = job.search.objectives[0], methods * runs_each
+            shape = finals_each, job.search.rungs, job.search.keep, len(anchors)
+            with Progress(total, first, watch, workers, *shape) as progress:
+                progress.resumed(rows_of(study.get_trials(deepcopy=False)))
+                if workers > 1:
+                    designs_in_processes(job, study, owner, workers, progress.show)
+                else:
+                    work(study, laboratory, watch, owner, after=progress.show)
+                rows = rows_of(study.get_trials(deepcopy=False))
+                never = why_impossible(job.space.name, rows)
+                if exhausted(rows) and not never:
+                    progress.say("the last designs were all known or infeasible: the space seems used up")
+                fresh_seeds = bool(job.search.finalists) and not never
+                finals = _finals(job, laboratory, study, owner, workers, progress) if fresh_seeds else None
+            check()
+            study.set_user_attr("finals", finals.plain() if finals else None)
+            study.set_user_attr(DECIDED_BY, decided_by(laboratory, rows) if fresh_seeds else None)
+            found = Found(archive_of(study), job.out)
+            write_found(found)
+            progress.say(f"{len(rows)} trials in {clock(time.monotonic() - began)}")
+            if never:
+                raise SpecError(f"{never}; the anchors' trials are kept in {job.out}")
     return found
+
+
+def _opened(job: Job, owner: str, fresh: bool, begin: Archive | None) -> tuple[Laboratory, optuna.Study]:
+    """The model with the data and the study; what `fresh` discards goes when all that can be wrong has been checked."""
+    announce(f"loading {job.model} and the data")
+    laboratory = job.open()
+    for task, bench in laboratory.benches.items():
+        for note in bench.notes:
+            announce(f"note: {task}: {note}")
+    for name in job.space.file.anchors:
+        announce(in_words(laboratory.anchor(name)))
+    described, objectives = laboratory.describe(), len(job.search.objectives)
+    if begin is not None:
+        check_archive(begin, described, objectives)
+    if fresh:
+        discard(job.out, job.url, job.study, (owner, None) if job.storage is None else (owner,))
+    study = open_study(job.url, job.study, described, job.space.file.anchors, begin, objectives)
+    return laboratory, study
+
+
+def _finals(
+    job: Job, laboratory: Laboratory, study: optuna.Study, owner: str, workers: int, progress: Progress
+) -> Finals | None:
+    """What the fresh seeds say: read from the study where it holds that already, else trained."""
+    rows = rows_of(study.get_trials(deepcopy=False))
+    if study.user_attrs.get(DECIDED_BY) == decided_by(laboratory, rows):
+        progress.fresh("fresh seeds: their results are in the study")
+        known = study.user_attrs.get("finals")
+        return Finals.from_plain(known) if known else None
+    if workers > 1:
+        count = len(list(fresh_runs(laboratory, rows)))
+        progress.fresh(f"fresh seeds: {count} full runs in {workers} processes")
+        finals_in_processes(job, owner, workers)
+    return run_finals(laboratory, rows, progress.fresh)
 
 
 def stored(url: str, name: str | None, out: Path) -> Found:

@@ -8,8 +8,7 @@ import shutil
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
 from ctxpeft.extras import require
 from ctxpeft.files import write_text
 from ctxpeft.folders import SEARCH, only_for
+from ctxpeft.search.alive import began_lately, grace_s, worked_on
 from ctxpeft.search.archive import Archive, put_back
+from ctxpeft.search.kept import mark
 from ctxpeft.search.patience import PatientStorage
 from ctxpeft.search.steady import SteadyStorage
 
@@ -127,28 +128,56 @@ def open_study(
 
     Of several objectives each is minimised.
 
-    Raises SpecError where the study was made for another space, model or task, naming the first difference; or where
-    it holds trials that are not the archive's.
+    Raises SpecError, before anything is written, where the study or the archive was made for another space, model or
+    task, naming the first difference; or where the study holds trials that are not the archive's.
     """
+    described = json.loads(json.dumps(described))
+    if archive is not None:
+        check_archive(archive, described, objectives)
     storage = open_storage(url)
-    directions = ["minimize"] * objectives
-    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, directions=["minimize"] * objectives)
+        mark(study)
+    except optuna.exceptions.DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage)
+    written = study.user_attrs.get("described")
+    found = "" if written is None else difference(written, described)
+    if not found and len(study.directions) != objectives:
+        found = f"objectives = {len(study.directions)}, and is now asked for {objectives}"
+    if found:
+        raise SpecError(
+            f"the study '{name}' was made with {found}: take another --out, or discard it with --fresh"
+        )
     if archive is not None:
         put_back(study, archive)
-    written = study.user_attrs.get("described")
     if written is None:
-        study.set_user_attr("described", json.loads(json.dumps(described)))
-    else:
-        found = difference(written, json.loads(json.dumps(described)))
-        if found:
-            raise SpecError(
-                f"the study '{name}' was made with {found}: take another --out, or discard it with --fresh"
-            )
+        study.set_user_attr("described", described)
     known = {t.user_attrs.get("anchor") for t in study.get_trials(deepcopy=False)}
     for anchor in anchors:
         if anchor not in known:
             study.enqueue_trial({}, user_attrs={"anchor": anchor})
     return study
+
+
+def check_archive(archive: Archive, described: Mapping[str, Any], objectives: int) -> None:
+    """Refuse an archive that this search cannot go on with.
+
+    Raises SpecError where it is of the first format, or of another space, model or task, naming the first difference.
+    """
+    if archive.first_format:
+        raise SpecError(
+            "that study was written before studies could be continued: ctxpeft report reads it, --from does not"
+        )
+    found = difference(archive.described, json.loads(json.dumps(described)))
+    if found:
+        raise SpecError(
+            f"the study of that file was made with {found}: --from goes on with the same space, settings, model and data"
+        )
+    counts = {len(trial.values) for trial in archive.trials if trial.values}
+    if counts - {objectives}:
+        raise SpecError(
+            f"the trials of that file have {min(counts - {objectives})} objectives, and the search has {objectives}"
+        )
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:
@@ -209,7 +238,7 @@ def _orphaned(trial: FrozenTrial) -> bool:
     """
     if trial.user_attrs.get("owner") is not None or trial.datetime_start is None:
         return False
-    return bool((datetime.now() - trial.datetime_start).total_seconds() > GRACE_S)
+    return not began_lately(trial, GRACE_S)
 
 
 @contextlib.contextmanager
@@ -237,11 +266,17 @@ def owned(out: Path) -> Iterator[str]:
         yield str(json.loads(marker.read_text(encoding="utf-8"))["owner"])
 
 
-def discard(out: Path, url: str, name: str) -> None:
-    """Remove the study and everything a search wrote into its folder, and nothing else."""
+def discard(out: Path, url: str, name: str, mine: Collection[str | None] = ()) -> None:
+    """Remove the study and everything a search wrote into its folder, and nothing else.
+
+    mine: the owners whose running trials have no worker any more.
+
+    Raises CtxpeftError, before anything is removed, while a worker of another owner trains one of its designs.
+    """
     if not url.startswith("sqlite") or Path(url.removeprefix("sqlite:///")).is_file():
         storage = open_storage(url)
         if name in optuna.get_all_study_names(storage):
+            _only_without_workers(optuna.load_study(study_name=name, storage=storage), mine)
             optuna.delete_study(study_name=name, storage=storage)
         storage.remove_session()
     owns_database = url == f"sqlite:///{(out / 'study.db').as_posix()}"
@@ -250,6 +285,15 @@ def discard(out: Path, url: str, name: str) -> None:
             (out / file).unlink(missing_ok=True)
     for folder in FOLDERS:
         shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def _only_without_workers(study: optuna.Study, mine: Collection[str | None]) -> None:
+    busy = worked_on(study, mine)
+    if busy:
+        raise CtxpeftError(
+            f"the study '{study.study_name}' is being worked on (trial {busy[0].number}): stop that worker before "
+            f"--fresh, or, if it was killed, wait {grace_s(study):.0f} seconds"
+        )
 
 
 def _short(value: Any) -> str:

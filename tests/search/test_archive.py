@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.archive import archive_of, read_archive
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import Row
-from ctxpeft.search.run import Found, search
+from ctxpeft.search.run import Found, search, stored
 from ctxpeft.search.samplers import sampler
 from ctxpeft.search.space.chooser import TrialChooser
 from ctxpeft.search.space.walk import walk
-from ctxpeft.search.storage import load_study, open_study
+from ctxpeft.search.storage import load_study, open_storage, open_study
 
 
 def strip(row: Row) -> Row:
@@ -77,11 +79,62 @@ def test_a_study_goes_on_from_its_file(found: Found, tiny_job: Job, tmp_path: Pa
 
 
 def test_other_trials_are_not_overwritten(found: Found, tiny_job: Job, tmp_path: Path) -> None:
-    other = with_settings(tiny_job.space, {"search": {"trials": 1, "finalists": 0, "seed": 5}})
-    job = replace(tiny_job, space=other, out=tmp_path / "study")
-    search(job)
+    shutil.copytree(tiny_job.out, tmp_path / "study")
+    archive = read_archive(found.out / "study.json")
     with pytest.raises(SpecError, match="holds trials that are not from that file"):
-        search(job, begin=read_archive(found.out / "study.json"))
+        search(replace(tiny_job, out=tmp_path / "study"), begin=replace(archive, trials=archive.trials[::-1]))
+    assert stored(replace(tiny_job, out=tmp_path / "study").url, None, tmp_path).rows == found.rows
+
+
+def test_what_a_search_cannot_go_on_with_is_refused_before_anything_is_written(
+    found: Found, tiny_job: Job, tmp_path: Path
+) -> None:
+    """So that the corrected command does, in the same folder."""
+    archive = read_archive(found.out / "study.json")
+    job = replace(tiny_job, out=tmp_path / "study")
+    two = with_settings(tiny_job.space, {"search": {"objective": ["loss", "parameters"], "finalists": 0}})
+    with pytest.raises(SpecError, match=r"made with search.objective = \"loss\", and is now asked for"):
+        search(replace(job, space=two), begin=archive)
+    other = with_settings(tiny_job.space, {"training": {"steps": 9}})
+    with pytest.raises(
+        SpecError, match=r"made with training.steps = 6, and is now asked for 9: --from goes on"
+    ):
+        search(replace(job, space=other), begin=archive)
+    odd = [replaced_values(trial, [1.0, 2.0]) for trial in archive.trials]
+    with pytest.raises(SpecError, match="trials of that file have 2 objectives, and the search has 1"):
+        search(job, begin=replace(archive, trials=odd))
+    assert not (job.out / "study.db").exists()
+    less = with_settings(tiny_job.space, {"search": {"finalists": 0}})
+    assert search(replace(job, space=less), begin=archive).rows == found.rows
+
+
+def replaced_values(trial: FrozenTrial, values: list[float]) -> FrozenTrial:
+    """The trial with other values, if it has any."""
+    changed = deepcopy(trial)
+    if trial.values:
+        changed.values = values
+    return changed
+
+
+def test_a_study_begun_for_another_number_of_objectives_is_refused(tmp_path: Path) -> None:
+    """Its process was killed before it wrote what the study is for."""
+    url = f"sqlite:///{(tmp_path / 'study.db').as_posix()}"
+    optuna.create_study(study_name="s", storage=open_storage(url), directions=["minimize"] * 2)
+    with pytest.raises(
+        SpecError, match=r"'s' was made with objectives = 2, and is now asked for 1: .*--fresh"
+    ):
+        open_study(url, "s", {}, [])
+
+
+def test_a_folder_stands_for_its_file(found: Found, tmp_path: Path) -> None:
+    assert read_archive(found.out).text() == read_archive(found.out / "study.json").text()
+    with pytest.raises(
+        CtxpeftError, match=r"no study file .*study.json: expected study.json as ctxpeft search"
+    ):
+        read_archive(tmp_path)
+    shutil.copy(found.out / "study.db", tmp_path)
+    with pytest.raises(CtxpeftError, match=f"writes it; ctxpeft report {tmp_path} writes one"):
+        read_archive(tmp_path)
 
 
 def test_another_space_is_refused(found: Found, tiny_job: Job, tmp_path: Path) -> None:

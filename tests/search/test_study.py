@@ -123,6 +123,33 @@ def test_fresh_starts_again(tiny_job: Job, tmp_path: Path, found: Found) -> None
     assert len(search(job, fresh=True).rows) == 2
 
 
+def test_fresh_discards_nothing_where_the_command_is_refused(
+    tiny_job: Job, tmp_path: Path, found: Found
+) -> None:
+    """A mistake in the model, the data, the settings, an anchor or the budget costs no study."""
+    out = tmp_path / "copy"
+    shutil.copytree(tiny_job.out, out)
+    job = replace(tiny_job, out=out)
+    held = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    task = job.tasks[0]
+    wrong = [
+        replace(job, model="nowhere/at-all"),
+        replace(job, tasks=(task.model_copy(update={"train": [str(tmp_path / "no.csv")]}),)),
+        replace(job, space=with_settings(job.space, {"training": {"stepz": 9}})),
+        replace(job, space=with_settings(job.space, {"budget": {"parameters.like": "nothing-known"}})),
+        replace(
+            job, space=replace(job.space, file=job.space.file.model_copy(update={"anchors": ["nothing"]}))
+        ),
+    ]
+    for refused in wrong:
+        with pytest.raises(CtxpeftError):
+            search(refused, fresh=True)
+    other = replace(job, space=with_settings(job.space, {"training": {"steps": 9}}))
+    with pytest.raises(SpecError, match="--from goes on"):
+        search(other, fresh=True, begin=found.archive)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == held
+
+
 def test_a_folder_in_use_is_refused(tiny_job: Job, tmp_path: Path) -> None:
     with owned(tmp_path / "busy"), pytest.raises(CtxpeftError, match="in use by another search"):
         search(replace(tiny_job, out=tmp_path / "busy"))
