@@ -16,10 +16,10 @@ from ctxpeft.cli._arguments import (
     DryRunOption,
     FreshOption,
     JsonOption,
-    OverridesArgument,
     TasksOption,
     TestOption,
     model_option,
+    settings_argument,
 )
 from ctxpeft.cli._complete import spaces
 from ctxpeft.cli._output import emit
@@ -38,7 +38,9 @@ def command(
         str,
         typer.Argument(help="A shipped space's name or a YAML file.", metavar="SPACE", autocompletion=spaces),
     ],
-    overrides: OverridesArgument = None,
+    overrides: Annotated[
+        list[str] | None, settings_argument("steps=250 search.keep=0.4 rates.widen=0")
+    ] = None,
     model: Annotated[
         str | None, model_option("A hub id or a local directory; the space's own if it names one.")
     ] = None,
@@ -118,10 +120,16 @@ def command(
     from ctxpeft.search.spacefile import load_space
 
     found = _changed(load_space(space), settings)
+    from ctxpeft.search.archive import read_archive
     from ctxpeft.search.job import Job, model_of, tasks_of
 
     folder = out or Path("runs") / f"search-{found.name}"
-    if dry_run and not (task or data or found.file.tasks):
+    archive = read_archive(begin) if begin else None
+    if dry_run:
+        from ctxpeft.search.reach import check_begin
+
+        check_begin(archive, storage)
+    if dry_run and not (task or data or test or found.file.tasks):
         _dry_run(found, model_of(found, model), None, workers, json)
         return
     specs = tasks_of(found, task or [], data or [], test or [])
@@ -131,10 +139,9 @@ def command(
         return
     for package in ("matplotlib", "latex2mathml"):
         require(package, "plots", "the report of a search")
-    from ctxpeft.search.archive import read_archive
     from ctxpeft.search.run import search
 
-    result = search(job, _command(sys.argv), workers, fresh, read_archive(begin) if begin else None)
+    result = search(job, _command(sys.argv), workers, fresh, archive)
     if json:
         emit("search", result.plain())
         return
@@ -146,12 +153,14 @@ def command(
 def _settings(overrides: list[str], trials: int | None) -> dict[str, dict[str, Any]]:
     """`key=value` settings and `--trials` by the section they belong to. Raises SpecError for a key of none."""
     from ctxpeft.cli._overrides import parse_overrides, place_overrides
+    from ctxpeft.search.rates import Rates
     from ctxpeft.search.settings import Budget, Search
 
     pairs = parse_overrides(overrides)
     sections: dict[str, list[str]] = {
         "search": list(Search.model_fields),
         "budget": list(Budget.model_fields),
+        "rates": list(Rates.model_fields),
     }
     if pairs:
         from ctxpeft.tasks import TaskSpec

@@ -327,10 +327,11 @@ def loss_of(evaluation: Evaluation) -> float:
 
 
 def training_config(settings: dict[str, Any]) -> TrainingConfig:
-    """A space's `training` section; held-out loss during a run is not measured unless it asks. Raises SpecError."""
+    """A space's `training` section. Held-out loss during a run is not measured unless it asks, by `eval_every` or by
+    `patience`, which counts measurements. Raises SpecError."""
     from ctxpeft.training import TrainingConfig
 
-    data = {"eval_every": 0, **settings}
+    data = settings if settings.get("patience") is not None else {"eval_every": 0, **settings}
     try:
         return TrainingConfig.model_validate(data)
     except ValidationError as error:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ctxpeft.errors import HostError
 from ctxpeft.search.budget import Target, nearest
+from ctxpeft.search.order import settled
 from ctxpeft.search.space.chooser import Chooser
 from ctxpeft.search.space.nodes import Position
 from ctxpeft.search.space.walk import Draft, Either, Free, InfeasibleError, walk
@@ -26,7 +27,7 @@ Count = Callable[[Variant], int]
 
 @dataclass(frozen=True)
 class Design:
-    """A variant with its size; `templates` are the space's names of its modules."""
+    """A variant with its size, its modules in the order of `settled`; `templates` are the space's names of them."""
 
     variant: Variant
     parameters: int
@@ -58,7 +59,10 @@ def sample(
             f"{parameters:,} parameters {nearest_size}; the budget is {target.parameters:,} +- {target.tolerance:.1%}",
             "; ".join(variant_equations(variant)),
         )
-    return Design(variant, parameters, tuple(draft.templates))
+    order = settled(variant.modules)
+    if order != sorted(order):
+        variant = variant_of([draft.modules[place] for place in order])
+    return Design(variant, parameters, tuple(draft.templates[place] for place in order))
 
 
 def variant_of(modules: list[dict[str, Any]]) -> Variant:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SHORT, LONG = 2, 8  # steps of the two runs whose difference is the time of a step
 RETUNED = 1.5  # rates tried a `retune`: one if the lower one is better, else a higher one too
 SAMPLE = 16  # examples an evaluation is timed on
+PATIENT = "patience is left out of the time: what it measures during runs, and that it may end them sooner"
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,16 @@ def measure(job: Job, workers: int = 1) -> tuple[Expected, Facts]:
 
     with tempfile.TemporaryDirectory() as scratch:
         laboratory = replace(job, out=Path(scratch)).open()
+        patient = laboratory.config.patience is not None
+        if patient:
+            laboratory.config = laboratory.config.model_copy(update={"patience": None, "eval_every": 0})
         names = job.space.file.anchors
         variant = laboratory.anchor(names[0]).variant if names else load_variant("prefix-tuning-plus")
         rates = job.space.file.rates.of(variant)
         count = len(rates) + (1 if len(rates) > 1 and job.space.file.rates.widen else 0)
         costs = [_cost(laboratory, task, variant, rates[0]) for task in laboratory.tasks]
+        if patient:
+            costs = [replace(cost, notes=(*cost.notes, PATIENT)) for cost in costs]
         facts = laboratory.facts
     return expected(costs, job.search, len(names), count, variant.name, workers), facts
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ctxpeft.errors import SpecError
+from ctxpeft.errors import SpecError, gathered
+from ctxpeft.search.sections import checks, nested
 from ctxpeft.search.settings import Search
 from ctxpeft.search.spacefile import Space, SpaceFile
 from ctxpeft.spec.explain import spec_error
@@ -54,28 +55,23 @@ class Job:
 
 
 def with_settings(space: Space, settings: Mapping[str, Mapping[str, Any]]) -> Space:
-    """The space with keys of its sections `search`, `budget`, `training` and `data` replaced.
+    """The space with keys of its sections `search`, `budget`, `rates`, `training` and `data` replaced.
 
     Raises SpecError on a value the section does not take.
     """
     data = space.file.model_dump()
     for section, values in settings.items():
         if values:
-            data[section] = {**(data[section] or {}), **(_nested(values) if section == "budget" else values)}
+            own = data[section] or {}
+            data[section] = {**own, **values} if section == "data" else nested(values, own)
+    document = Document(data, {}, "the command line")
     try:
         file = SpaceFile.model_validate(data)
     except ValidationError as error:
-        raise spec_error(error, Document(data, {}, "the command line"), SpaceFile) from None
+        raise spec_error(error, document, SpaceFile) from None
+    if settings.get("training") or settings.get("data"):
+        gathered(checks(document))
     return replace(space, file=file)
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"parameters.like": "lora-qv"}` as `{"parameters": {"like": "lora-qv"}}`."""
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        head, _, rest = key.partition(".")
-        nested[head] = {rest: value} if rest else value
-    return nested
 
 
 def tasks_of(
@@ -88,6 +84,8 @@ def tasks_of(
     from ctxpeft.tasks import load_task, task_from_files
     from ctxpeft.tasks import with_settings as task_with
 
+    if test and not data:
+        raise SpecError("--test belongs to --data; a task names its own test data (or set data.test=FILE)")
     if tasks and data:
         raise SpecError("--task and --data exclude each other")
     if data:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ctxpeft.errors import SpecError, gathered
 from ctxpeft.search.named import named_variant
 from ctxpeft.search.rates import Rates
+from ctxpeft.search.sections import checks
 from ctxpeft.search.settings import Budget, Like, Search
 from ctxpeft.search.space.nodes import Position, Record
 from ctxpeft.search.space.parse import PatternParser
@@ -130,7 +131,7 @@ def _read(document: Document, folder: Path) -> tuple[SpaceFile, dict[tuple[int, 
         )
 
     written = [partial(template, *place) for place in _templates(document.data)]
-    steps: list[Callable[[], None]] = [whole, *written, names]
+    steps: list[Callable[[], None]] = [whole, *written, *checks(document), names]
     gathered(steps)
     return files[0], templates
 

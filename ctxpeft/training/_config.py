@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctxpeft.spec.base import Spec
 
@@ -40,6 +40,15 @@ class TrainingConfig(Spec):
     )
     group_by_length: bool = False
     gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _patience_measures(self) -> TrainingConfig:
+        if self.patience is not None and self.eval_every == 0:
+            raise ValueError(
+                "patience counts held-out measurements, of which eval_every: 0 makes none; expected eval_every left "
+                "out or a whole number ≥ 1"
+            )
+        return self
 
     def resolved(self, method: Method, train_examples: int) -> TrainingConfig:
         """Every field filled; `epochs` turned into steps."""

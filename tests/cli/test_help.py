@@ -63,6 +63,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     for name in ("trec", "sst2"):
         task = {"name": name, "train": ["train.jsonl"], "test": ["test.jsonl"]}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    (folder / "study.json").symlink_to(repository / "docs" / "evidence" / "joint" / "noguide.json")
     assert main(["cp", "prefix-tuning-plus", str(folder / "mine.yaml"), "--no-schema"]) == 0
     assert main(["cp", "placement", str(folder / "space.yaml"), "--no-schema"]) == 0
     assert main(["validate", *map(str, folder.glob("*.yaml"))]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import sqlite3
@@ -105,6 +106,28 @@ def test_a_space_of_which_no_design_can_be_ends_with_the_reasons(
         assert "prefix-tuning-plus" in (out / "trials.csv").read_text(encoding="utf-8")
 
 
+def test_rates_and_constraints_may_be_set_on_the_command_line(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    """A dotted key leaves the rest of the mapping as the space has it."""
+    text = TINY_SPACE.replace("search: {", "search: {constraints: {bytes: 1.0e+9}, ")
+    space.write_text(text.replace("rates: {", "rates: {centre: {slots: 0.1}, "), encoding="utf-8")
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "--out", tmp_path / "study", "--trials", 1]
+    settings = [
+        "steps=2",
+        "search.finalists=0",
+        "data.template={text} Label:",
+        "search.constraints.parameters=9999",
+    ]
+    rates = ["rates.widen=1", "rates.multipliers=[1]", "rates.centre.inside.slots=0.2"]
+    done = run(capsys, "search", space, *where, *settings, *rates, "--json")
+    assert done.code == 0, done.err
+    about = done.result["about"]
+    assert about["rates"] == {"multipliers": [1], "widen": 1, "centre": {"slots": 0.1, "inside.slots": 0.2}}
+    assert about["constraints"] == {"bytes": 1e9, "parameters": 9999}
+    assert all(len(trial["rates"]) == 1 for trial in done.result["trials"] if "rates" in trial)
+
+
 def test_dry_run_as_json(capsys: Capture, space: Path, tiny_model: Path) -> None:
     result = run(capsys, "search", space, "--model", tiny_model, "--dry-run", "--json").result
     assert result["structures"] == 5
@@ -131,6 +154,25 @@ def test_search_then_report(
     assert (out / "report.html").is_file()
     result = run(capsys, "search", space, *where, "--trials", 2, *settings, "--json").result
     assert len(result["trials"]) == len(again.result["trials"])
+
+
+def test_runs_of_a_search_may_stop_early(
+    capsys: Capture, space: Path, tiny_model: Path, tiny_task: dict[str, str], tmp_path: Path
+) -> None:
+    """`patience` switches the measurements on that it counts, as in `train`."""
+    where = ["--model", tiny_model, "--data", tiny_task["train"], "--out", tmp_path / "study", "--trials", 1]
+    settings = [
+        "patience=1",
+        "steps=10",
+        "rates.multipliers=[1]",
+        "search.seeds=1",
+        "data.template={text} Label:",
+    ]
+    done = run(capsys, "search", space, *where, *settings, "--json")
+    assert done.code == 0, done.err
+    assert "failed" not in {trial["outcome"] for trial in done.result["trials"]}
+    stopped = [json.loads(file.read_text()) for file in (tmp_path / "study" / "runs").glob("*/result.json")]
+    assert all(run["held_out"] for run in stopped)
 
 
 def test_the_page_about_reports_is_what_happens(
@@ -201,6 +243,65 @@ MISTAKES = [
         ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.forgetting=$CTXPEFT_NO_SUCH/text.txt"],
         "search.forgetting: the file $CTXPEFT_NO_SUCH/text.txt names an environment variable that is not set",
     ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "patience=3", "eval_every=0"],
+        "the command line: training: patience counts held-out measurements, of which eval_every: 0 makes none",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "learning_rate=1e-9"],
+        "training.learning_rate: the search tunes rates itself; set rates.multipliers, rates.widen or rates.centre",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "training.seed=3"],
+        "the search gives every run its seed; set search.seed",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "steps=many"],
+        "the command line: training.steps: expected a whole number, found",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "max_length=1"],
+        "the command line: data.max_length: ",
+    ),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "rates.widne=0"], "did you mean 'rates.widen'?"),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "rates.centre.slot=1"], "did you mean 'slots'?"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "search.constraints.latancy=1.5"],
+        "did you mean 'latency'?",
+    ),
+    (["search", "SPACE", "--model", "MODEL", "--dry-run", "--test", "t.csv"], "--test belongs to --data"),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--task", "docstring-area", "--test", "t.csv"],
+        "belongs to --data",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "--from", "/nonexistent.json"],
+        "no study file /nonexistent.json",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "--from", "FOLDER/first.json"],
+        "was written before studies could be continued",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "--storage", "foo"],
+        "storage foo cannot be opened",
+    ),
+    (
+        ["search", "SPACE", "--model", "MODEL", "--dry-run", "--storage", "sqlite:///FOLDER/no/s.db"],
+        "cannot be opened: there is no folder",
+    ),
+    (
+        [
+            "search",
+            "SPACE",
+            "--model",
+            "MODEL",
+            "--dry-run",
+            "--storage",
+            "sqlite:///FOLDER/garbage/study.db",
+        ],
+        "is not a database",
+    ),
     (["search", "SPACE", "--task", "t", "--data", "d.csv", "--model", "MODEL"], "exclude each other"),
     (["search"], "missing argument 'SPACE'"),
     (
@@ -239,6 +340,8 @@ def folder(tmp_path: Path) -> Path:
     for name in ("elsewhere", "garbage", "other", "two", "run"):
         (tmp_path / name).mkdir()
     (tmp_path / "run" / "resolved.yaml").write_text("{}")
+    old = {"about": {}, "trials": [{"number": 0, "outcome": "completed"}]}
+    (tmp_path / "first.json").write_text(json.dumps(old))
     (tmp_path / "elsewhere" / "search.json").write_text("{}")
     (tmp_path / "garbage" / "study.db").write_text("no database " * 100)
     with contextlib.closing(sqlite3.connect(tmp_path / "other" / "study.db")) as connection:
@@ -346,6 +449,9 @@ def test_a_dry_run_with_data_times_a_few_steps(
     assert "expected time, from 8 steps of prefix-tuning-plus timed on this machine" in done.out
     assert "known of model and data: a usual input of " in done.out
     assert not (tmp_path / "study").exists()
+    patient = run(capsys, "search", space, *where, "--dry-run", "patience=2")
+    assert patient.code == 0, patient.err
+    assert "note: patience is left out of the time" in patient.out
     without = run(capsys, "search", space, "--model", tiny_model, "--dry-run")
     assert "expected time: give --task T or --data FILE" in without.out
     assert "known of model and data" not in without.out

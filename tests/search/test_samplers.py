@@ -52,8 +52,19 @@ def tell(study: optuna.Study, trial: optuna.Trial, value: float) -> None:
     study.tell(trial, value)
 
 
-def study_of(trials: int, space: Space, search: Search) -> optuna.Study:
-    """A study in memory, begun with an anchor, which answers no question."""
+def refuse(study: optuna.Study, trial: optuna.Trial, outcome: str) -> None:
+    """As a trial of the search that is no answer: it breaks a constraint when trained, or is not trained at all."""
+    trial.set_constraint("forgetting", 1.0)
+    if outcome == "violating":
+        trial.set_user_attr("violations", {"forgetting": 1.0})
+        tell(study, trial, cost(trial.params))
+    else:
+        trial.set_user_attr("outcome", outcome)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+
+def study_of(trials: int, space: Space, search: Search, matrices: str = "") -> optuna.Study:
+    """A study in memory, begun with an anchor, which answers no question; `matrices` is why a matrix is refused."""
     study = optuna.create_study()
     study.set_user_attr("about", {})
     study.enqueue_trial({}, user_attrs={"anchor": "lora-qv"})
@@ -61,8 +72,16 @@ def study_of(trials: int, space: Space, search: Search) -> optuna.Study:
     tell(study, anchor, 1.0)
     for _ in range(trials):
         trial = ask(study, space, search)
-        tell(study, trial, cost(trial.params))
+        if matrices and is_matrix(trial.params):
+            refuse(study, trial, matrices)
+        else:
+            tell(study, trial, cost(trial.params))
     return study
+
+
+def is_matrix(params: dict[str, Any]) -> bool:
+    """Whether a design of search/gates.yaml has what `cost` likes best."""
+    return bool(params.get("1.template") == "matrix")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,6 +110,26 @@ def test_learns_beside_anchors(name: str) -> None:
     assert np.mean(learned) < np.mean(chance) - 0.3
 
 
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("tpe", "violating"),
+        ("nsga2", "violating"),
+        ("gp", "violating"),
+        ("gp", "failed"),
+        ("gp", "infeasible"),
+    ],
+)
+def test_avoids_the_like_of_what_is_refused(name: str, outcome: str) -> None:
+    """However well it does: chance draws every other design with a matrix."""
+    space = load_space("gates")
+    settings = Search(sampler=name, startup=8)  # type: ignore[arg-type]
+    late = study_of(24, space, settings, outcome).trials[13:]
+    assert sum(is_matrix(trial.params) for trial in late) / len(late) < 0.3
+    chance = study_of(60, space, Search(sampler="random"), outcome).trials[1:]
+    assert sum(is_matrix(trial.params) for trial in chance) / len(chance) > 0.4
+
+
 def test_children_have_the_answers_of_two_parents() -> None:
     space, settings = load_space("gates"), Search(sampler="nsga2", startup=4)
     study = study_of(30, space, settings)
@@ -115,6 +154,10 @@ def test_pruned_designs_rank_behind_completed_ones() -> None:
         Row(3, "pruned", rung=2.2),
     ]
     assert places(rows) == [1, 3, 0, 2]
+    better = {"rung": 1.0, "value": 0.5, "costs": (0.5,)}
+    rows.append(Row(4, "completed", **better, violations={"latency": 0.5, "forgetting": 0.1}))
+    rows.append(Row(5, "completed", **better, violations={"latency": 0.2}))
+    assert places(rows) == [1, 3, 0, 2, 5, 4]
     assert rank_score(0, 4) < rank_score(1, 4) < 0 < rank_score(3, 4)
 
 

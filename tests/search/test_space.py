@@ -213,6 +213,20 @@ ERRORS = [
         "t.yaml:2: budget.parameters: no shipped variant is called 'lora-vq'",
     ),
     ("modules: [{optional: true, templates: {a: any}}]", "every module is optional"),
+    (
+        MODULE.format("site: head") + "\ntraining: {nonsense: 3}",
+        "t.yaml:2: training.nonsense: unknown key 'nonsense'",
+    ),
+    (MODULE.format("site: head") + "\ntraining: {stpes: 3}", "unknown key 'stpes'; did you mean 'steps'?"),
+    (
+        MODULE.format("site: head") + "\ntraining:\n  learning_rate: 0.1",
+        "t.yaml:3: training.learning_rate: the search tunes rates itself",
+    ),
+    (
+        MODULE.format("site: head") + "\ndata: {limti: 3}",
+        "t.yaml:2: data.limti: unknown key 'limti'; did you mean",
+    ),
+    (MODULE.format("site: head") + "\ndata: {columns.txet: a}", "unknown key 'txet'; did you mean 'text'?"),
     ("modules: []", "modules"),
     ("[]", "expected a mapping"),
 ]
@@ -224,6 +238,11 @@ def test_errors_name_the_place(text: str, message: str) -> None:
         space_of(text, "t")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_of_the_data_are_a_part_of_a_task() -> None:
+    """What only the whole task can tell is not asked of them."""
+    space_of(MODULE.format("site: head") + "\ndata: {skip_other_labels: true, columns.text: review}")
 
 
 def test_an_unknown_space_names_the_nearest() -> None:

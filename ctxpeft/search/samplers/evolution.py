@@ -71,9 +71,16 @@ class Evolution(NSGAIISampler):  # type: ignore[misc]
         return int(known)
 
     def _fitter(self, study: optuna.Study, elite: list[FrozenTrial]) -> FrozenTrial:
-        """Of two, the one that is not dominated by the other."""
+        """Of two, the one that breaks the constraints by less, else the one that is not dominated by the other."""
         a, b = self._random.choice(elite), self._random.choice(elite)
+        if _excess(a) != _excess(b):
+            return min(a, b, key=_excess)
         return b if _dominates(b, a, study.directions) else a
+
+
+def _excess(trial: FrozenTrial) -> float:
+    """By how much a trial breaks its constraints, all together."""
+    return float(sum(trial.user_attrs.get("violations", {}).values()))
 
 
 def _dominates(one: FrozenTrial, other: FrozenTrial, directions: list[StudyDirection]) -> bool:

@@ -33,7 +33,8 @@ class Process(BaseSampler):  # type: ignore[misc]
     Optuna's own sampler models the dimensions that all trials share: in a conditional space none. Here a design is a
     vector of its answers (one entry an alternative, absent ones zero), so designs are near that answer the same
     questions alike. What is modelled is the rank of a design, as a normal quantile: completed ones by their value, then
-    pruned ones by their rung. The best of 256 random designs is proposed.
+    pruned ones by their rung, then those that break a constraint by how much, and last, all alike, those that failed
+    or were infeasible. The best of 256 random designs is proposed.
 
     Args:
         positions: the space.
@@ -61,10 +62,11 @@ class Process(BaseSampler):  # type: ignore[misc]
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Choose the whole design."""
-        rows = [r for r in rows_of(study.get_trials(deepcopy=False)) if r.choices and r.rung is not None]
-        trained = [r for r in rows if r.outcome in ("completed", "pruned")]
+        rows = [r for r in rows_of(study.get_trials(deepcopy=False)) if r.choices]
+        trained = [r for r in rows if r.outcome in ("completed", "pruned") and r.rung is not None]
+        refused = [r for r in rows if r.outcome in ("failed", "infeasible")]
         if len(trained) >= max(2, self.startup):
-            self._proposed = self._propose(trained)
+            self._proposed = self._propose(trained, refused)
         return {}
 
     def sample_independent(
@@ -75,14 +77,15 @@ class Process(BaseSampler):  # type: ignore[misc]
             return self._proposed[param_name]
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _propose(self, trained: Sequence[Row]) -> dict[str, Label]:
+    def _propose(self, trained: Sequence[Row], refused: Sequence[Row]) -> dict[str, Label]:
         chooser = random.Random(self.seed)
         drawn = [d for d in (self._draw(chooser.getrandbits(31)) for _ in range(CANDIDATES)) if d]
-        known = [dict(row.choices) for row in trained]
+        known = [dict(row.choices) for row in (*trained, *refused)]
         fresh = [d for d in drawn if d not in known]
         if not fresh:
             return {}
-        scores = [rank_score(i, len(trained)) for i in places(trained)]
+        behind, count = [len(trained)] * len(refused), len(trained) + bool(refused)
+        scores = [rank_score(place, count) for place in (*places(trained), *behind)]
         features = encoded([*known, *fresh])
         gain = expected_improvement(features[: len(known)], np.array(scores), features[len(known) :])
         return fresh[int(gain.argmax())]
@@ -106,11 +109,18 @@ class _Scaled(RandomChooser):
 
 
 def places(rows: Sequence[Row]) -> list[int]:
-    """Each row's place, best first: completed rows by Pareto front and value, then pruned ones by rung."""
-    done = [row for row in rows if row.value is not None]
+    """Each row's place, best first: completed rows by Pareto front and value, then pruned ones by rung, then those that
+    break a constraint by how much, all constraints together.
+    """
+    done = [row for row in rows if row.value is not None and not row.violations]
     fronts = dict(zip((row.number for row in done), ranks([row.costs for row in done]), strict=True))
     key = [
-        (fronts.get(row.number, len(rows)), row.value if row.value is not None else row.rung, row.number)
+        (
+            sum(row.violations.values()),
+            fronts.get(row.number, len(rows)),
+            row.value if row.value is not None else row.rung,
+            row.number,
+        )
         for row in rows
     ]
     order = sorted(range(len(rows)), key=lambda i: key[i])
