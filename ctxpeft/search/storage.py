@@ -171,7 +171,7 @@ def check_archive(archive: Archive, described: Mapping[str, Any], objectives: in
     found = difference(archive.described, json.loads(json.dumps(described)))
     if found:
         raise SpecError(
-            f"the study of that file was made with {found}: --from goes on with the same space, settings, model and data"
+            f"the study of that file was made with {found}: --from needs the same space, settings, model and data"
         )
     counts = {len(trial.values) for trial in archive.trials if trial.values}
     if counts - {objectives}:
