@@ -97,7 +97,7 @@ def test_what_a_search_cannot_go_on_with_is_refused_before_anything_is_written(
         search(replace(job, space=two), begin=archive)
     other = with_settings(tiny_job.space, {"training": {"steps": 9}})
     with pytest.raises(
-        SpecError, match=r"made with training.steps = 6, and is now asked for 9: --from goes on"
+        SpecError, match=r"made with training.steps = 6, and is now asked for 9: --from needs the same"
     ):
         search(replace(job, space=other), begin=archive)
     odd = [replaced_values(trial, [1.0, 2.0]) for trial in archive.trials]

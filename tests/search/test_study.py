@@ -135,17 +135,17 @@ def test_fresh_discards_nothing_where_the_command_is_refused(
     wrong = [
         replace(job, model="nowhere/at-all"),
         replace(job, tasks=(task.model_copy(update={"train": [str(tmp_path / "no.csv")]}),)),
-        replace(job, space=with_settings(job.space, {"training": {"stepz": 9}})),
         replace(job, space=with_settings(job.space, {"budget": {"parameters.like": "nothing-known"}})),
-        replace(
-            job, space=replace(job.space, file=job.space.file.model_copy(update={"anchors": ["nothing"]}))
+        *(
+            replace(job, space=replace(job.space, file=job.space.file.model_copy(update=wrong)))
+            for wrong in ({"anchors": ["nothing"]}, {"training": {"stepz": 9}})
         ),
     ]
     for refused in wrong:
         with pytest.raises(CtxpeftError):
             search(refused, fresh=True)
     other = replace(job, space=with_settings(job.space, {"training": {"steps": 9}}))
-    with pytest.raises(SpecError, match="--from goes on"):
+    with pytest.raises(SpecError, match="--from needs the same"):
         search(other, fresh=True, begin=found.archive)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == held
 
