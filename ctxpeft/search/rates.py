@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
 
 from ctxpeft.analysis.rates import rounded
 from ctxpeft.errors import did_you_mean
 from ctxpeft.spec.base import Spec
-from ctxpeft.spec.module import ModuleSpec
 from ctxpeft.spec.registry import kinds
-from ctxpeft.spec.variant import Variant
+
+if TYPE_CHECKING:
+    from ctxpeft.spec.module import ModuleSpec
+    from ctxpeft.spec.variant import Variant
 
 Rate = Annotated[float, Field(gt=0)]
 
