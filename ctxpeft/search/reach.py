@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import optuna
-
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.extras import require
-from ctxpeft.search.archive import Archive, put_back
-from ctxpeft.search.storage import without_password
+from ctxpeft.search.archive import Archive
+from ctxpeft.search.storage import only_continued, without_password
 
 WAIT_S = 10
 
 
 def check_begin(archive: Archive | None, url: str | None) -> None:
     """Raises CtxpeftError where no study can begin from the archive, whatever its space is, or be in the storage."""
-    if archive is not None and archive.first_format:
-        put_back(optuna.create_study(), archive)
+    if archive is not None:
+        only_continued(archive)
     if url is not None:
         _check_storage(url)
 

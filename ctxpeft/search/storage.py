@@ -159,15 +159,20 @@ def open_study(
     return study
 
 
+def only_continued(archive: Archive) -> None:
+    """Raises SpecError for an archive of the first format."""
+    if archive.first_format:
+        raise SpecError(
+            "that study was written before studies could be continued: ctxpeft report reads it, --from does not"
+        )
+
+
 def check_archive(archive: Archive, described: Mapping[str, Any], objectives: int) -> None:
     """Refuse an archive that this search cannot go on with.
 
     Raises SpecError where it is of the first format, or of another space, model or task, naming the first difference.
     """
-    if archive.first_format:
-        raise SpecError(
-            "that study was written before studies could be continued: ctxpeft report reads it, --from does not"
-        )
+    only_continued(archive)
     found = difference(archive.described, json.loads(json.dumps(described)))
     if found:
         raise SpecError(

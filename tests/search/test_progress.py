@@ -181,7 +181,9 @@ def test_rates_that_are_trained_one_by_one_are_named_one_by_one(apart: bool) -> 
     class Stub:
         """A laboratory that only says what is shown."""
 
-        job = SimpleNamespace(search=SimpleNamespace(together=True, seed=0, quality="loss", wanted=[]))
+        job = SimpleNamespace(
+            search=SimpleNamespace(together=True, seed=0, quality="loss", wanted=[], measured_at_rungs=())
+        )
         tasks = ("t",)
 
         def apart(self, *_: object) -> bool:
