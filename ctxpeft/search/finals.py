@@ -249,10 +249,9 @@ def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str],
             continue
         evaluations[row.number] = [[r.evaluations[split] for r in task] for task in results]
         methods.append(_final(laboratory, row, results, evaluations[row.number]))
-    designs = [m for m in methods if not m.anchor]
-    if not designs:
+    winner = winner_of(methods)
+    if winner is None:
         return None
-    winner = min(designs, key=lambda m: (bool(m.violations), m.mean, m.number))
     ours = evaluations[winner.number]
     anchors = [(m.name, evaluations[m.number]) for m in methods if m.anchor]
     versus = [_versus(laboratory, name, ours, theirs, split) for name, theirs in anchors]
@@ -263,6 +262,12 @@ def run_finals(laboratory: Laboratory, rows: Sequence[Row], say: Callable[[str],
         if len(laboratory.tasks) > 1
     ]
     return Finals(seeds, winner.number, split, methods, corrected(versus), left_out, corrected(by_task))
+
+
+def winner_of(methods: Sequence[Final]) -> Final | None:
+    """The design with the best mean of the first objective; one that breaks a constraint only where all do."""
+    designs = [method for method in methods if not method.anchor]
+    return min(designs, key=lambda m: (bool(m.violations), m.mean, m.number), default=None)
 
 
 def corrected(versus: Sequence[Versus]) -> list[Versus]:

@@ -12,9 +12,10 @@ import optuna
 import pytest
 
 import ctxpeft
+from ctxpeft.analysis.rates import next_to
 from ctxpeft.errors import DataError, SpecError
 from ctxpeft.search.bench import Laboratory
-from ctxpeft.search.finals import Finals
+from ctxpeft.search.finals import Final, Finals, final_rate, finalists, winner_of
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.meter import Forgetting, adapter_bytes, decode_ratio
 from ctxpeft.search.outcome import front, ranking, tried
@@ -186,6 +187,37 @@ def test_finals_measure_forgetting_and_keep_to_constraints(job: Job, text: Path)
     )
     said = " ".join(answer(result.rows, tight, {**result.about, "constraints": {"forgetting": 0.1}}))
     assert "On fresh seeds it breaks a constraint: rise of the loss on another text" in said
+
+
+def test_a_design_that_breaks_a_constraint_on_fresh_seeds_wins_only_where_all_do() -> None:
+    def final(number: int, mean: float, anchor: str = "", **broken: float) -> Final:
+        return Final(number, "v", anchor, 1, 0.1, mean, [mean], [0.5], violations=broken)  # type: ignore[arg-type]
+
+    best, kept, poor = final(1, 1.0, forgetting=0.1), final(2, 2.0), final(3, 3.0)
+    anchor = final(0, 0.5, anchor="lora-qv")
+    assert winner_of([anchor, best, poor, kept]) is kept
+    assert winner_of([anchor, final(4, 2.5, forgetting=0.1), best]) is best
+    assert winner_of([anchor]) is None
+
+
+def test_rates_of_finalists_are_compared_by_what_rungs_compare(job: Job) -> None:
+    """Losses with losses, where the out-of-distribution metric ranks."""
+    wants = wanting(job, objective="ood", trials=3, finalists=2, seeds=1, retune=1, keep=1.0)
+    result, laboratory = search(wants), Laboratory(wants)
+    moved = 0
+    for row in finalists(result.rows, 2):
+        assert row.rate is not None
+        variant, tried = load_variant(row.variant), [r.rate for r in row.rates]
+        losses: dict[float, float] = {}
+        for rate in (row.rate, next_to(tried, row.rate, True), next_to(tried, row.rate, False)):
+            if rate is not None:
+                run = laboratory.train(variant, rate, 6, 0, ("validation", "ood"))
+                losses[rate] = run.evaluations["validation"].metrics["token_loss"]
+        better = [rate for rate in sorted(losses) if losses[rate] < losses[row.rate]]
+        chosen = final_rate(laboratory, row, laboratory.tasks[0])
+        assert chosen == (better[0] if better else row.rate), "the lower rate is asked first"
+        moved += chosen != row.rate
+    assert moved, "a rate that does better in full is taken for at least one finalist"
 
 
 def test_rungs_measure_what_several_objectives_compare(job: Job, text: Path) -> None:
