@@ -227,6 +227,10 @@ class Laboratory:
         """A measured value with the sign that makes smaller better."""
         return -value if name in ("metric", "ood") and self._classifies else value
 
+    def excess(self, name: Name, value: float) -> float:
+        """By how much a value breaks its constraint; at most 0 where it keeps it."""
+        return self.cost(name, value) - self.cost(name, self.job.search.constraints[name])
+
     def latency(self, variant: Variant) -> float:
         """Decoding time against the frozen model's; measured once a design and kept."""
         from ctxpeft.search.meter import decode_ratio

@@ -194,9 +194,7 @@ def _searched(laboratory: Laboratory, row: Row, task: str) -> float:
     search, score = laboratory.job.search, row.score_of(task)
     if not row.tasks and search.objectives[0] != search.quality:
         name = laboratory.metric if search.quality == "metric" else "token_loss"
-        return (
-            laboratory.cost("metric", row.metrics[name]) if search.quality == "metric" else row.metrics[name]
-        )
+        return laboratory.cost(search.quality, row.metrics[name])
     assert score.value is not None
     return score.value
 
@@ -338,10 +336,8 @@ def _objectives(
 
 def _violations(laboratory: Laboratory, objectives: dict[Name, list[float]]) -> dict[Name, float]:
     """By how much the means over fresh seeds break which constraint."""
-    found = {
-        name: laboratory.cost(name, fmean(objectives[name])) - laboratory.cost(name, bound)
-        for name, bound in laboratory.job.search.constraints.items()
-    }
+    constraints = laboratory.job.search.constraints
+    found = {name: laboratory.excess(name, fmean(objectives[name])) for name in constraints}
     return {name: excess for name, excess in found.items() if excess > 0}
 
 

@@ -165,17 +165,13 @@ class Objective:
         """By how much each constraint is broken, told to Optuna too, which then avoids the like."""
         broken = self._broken(found)
         for name in self.search.constraints:
-            trial.set_constraint(name, self._excess(name, found[name]))
+            trial.set_constraint(name, self.laboratory.excess(name, found[name]))
         if broken:
             self._settle(trial, reason="; ".join(self._sentence(name, found[name]) for name in broken))
-        return {name: self._excess(name, found[name]) for name in broken}
+        return {name: self.laboratory.excess(name, found[name]) for name in broken}
 
     def _broken(self, found: dict[str, float]) -> list[Name]:
-        return [n for n in self.search.constraints if n in found and self._excess(n, found[n]) > 0]
-
-    def _excess(self, name: Name, value: float) -> float:
-        bound = self.search.constraints[name]
-        return self.laboratory.cost(name, value) - self.laboratory.cost(name, bound)
+        return [n for n in self.search.constraints if n in found and self.laboratory.excess(n, found[n]) > 0]
 
     def _sentence(self, name: Name, value: float) -> str:
         bound = self.search.constraints[name]
@@ -209,7 +205,7 @@ class Objective:
         )
         if twin.outcome == "completed":
             for name in self.search.constraints:
-                trial.set_constraint(name, self._excess(name, twin.objectives[name]))
+                trial.set_constraint(name, self.laboratory.excess(name, twin.objectives[name]))
             return list(twin.costs) if self.search.pareto else twin.costs[0]
         if twin.outcome == "failed":
             trial.set_constraint("trained", 1.0)
