@@ -18,7 +18,8 @@ from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
 from ctxpeft.search.expected import RETUNED
 from ctxpeft.search.export import best_row, best_variant, write_exports
-from ctxpeft.search.finals import Finals, decided_by, fresh_runs, run_finals
+from ctxpeft.search.finals import Finals
+from ctxpeft.search.fresh import decided_by, fresh_runs
 from ctxpeft.search.impossible import why_impossible
 from ctxpeft.search.job import Job
 from ctxpeft.search.kept import kept
@@ -27,6 +28,7 @@ from ctxpeft.search.measures import TITLE
 from ctxpeft.search.outcome import Row, rows_of
 from ctxpeft.search.progress import Progress, Watch, announce, clock
 from ctxpeft.search.storage import check_archive, discard, load_study, open_study, owned, recover
+from ctxpeft.search.verdicts import run_finals
 from ctxpeft.search.workers import designs_in_processes, finals_in_processes
 from ctxpeft.tasks import TaskSpec
 

@@ -21,7 +21,7 @@ import optuna
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.search.bench import Laboratory
 from ctxpeft.search.disk import room_needed
-from ctxpeft.search.finals import final_rate, final_rates, fresh_run, fresh_runs
+from ctxpeft.search.fresh import final_rate, final_rates, fresh_run, fresh_runs
 from ctxpeft.search.job import Job
 from ctxpeft.search.loop import work
 from ctxpeft.search.outcome import Row, rows_of

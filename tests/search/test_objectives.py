@@ -15,7 +15,8 @@ import ctxpeft
 from ctxpeft.analysis.rates import next_to
 from ctxpeft.errors import DataError, SpecError
 from ctxpeft.search.bench import Laboratory
-from ctxpeft.search.finals import Final, Finals, final_rate, finalists, winner_of
+from ctxpeft.search.finals import Final, Finals, winner_of
+from ctxpeft.search.fresh import final_rate, finalists
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.meter import Forgetting, adapter_bytes, decode_ratio
 from ctxpeft.search.outcome import front, ranking, tried

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ctxpeft.analysis.rates import beyond, next_to
 from ctxpeft.blocks.memory.vector import Vector
 from ctxpeft.search.bench import Laboratory
-from ctxpeft.search.finals import final_rate, finalists
+from ctxpeft.search.fresh import final_rate, finalists
 from ctxpeft.search.job import Job, with_settings
 from ctxpeft.search.outcome import TRAINED, Row
 from ctxpeft.search.rates import Rates
