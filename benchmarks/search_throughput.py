@@ -2,10 +2,10 @@
 
 The obvious loop loads the model and the data for every run, trains with the Trainer and scores every label. Each
 further row of the table adds one mechanism of the search: the base and the encoded data are kept; runs that only rank
-are scored by their held-out loss; what the layers below the lowest adapted one give is kept for every batch. The last
-row adds one that the search leaves off: the rates of a design are trained side by side at the rung. All rows try the
-same designs at the same rates, and stop the same share of them at the rung. What is counted is CPU time of this
-process, interleaved design by design, so that a busy machine does not tilt it.
+are scored by their held-out loss; what the layers below the lowest adapted one give is kept for every batch. Two more
+rows add what the search leaves off or has not: the rates of a design are trained side by side at the rung, and those of
+`--group` designs are. All rows try the same designs at the same rates and stop the same share of them at the rung. What
+is counted is CPU time of this process, interleaved by group of designs, so that a busy machine does not tilt it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,11 @@ from ctxpeft.search.space.chooser import RandomChooser
 from ctxpeft.search.space.walk import InfeasibleError
 from ctxpeft.search.spacefile import load_space
 from ctxpeft.spec.variant import Variant
-from ctxpeft.training import RunResult
+from ctxpeft.training import RunResult, run_beside
 
-Runs = Callable[[Variant, Sequence[float], int], list[RunResult]]
+Rates = Mapping[str, Sequence[float]]
+Runs = Callable[[Sequence[Variant], Rates, int], list[list[RunResult]]]
+"""Variants, the rates of each by its name, steps: the runs of every variant."""
 
 
 @dataclass
@@ -68,19 +70,18 @@ def rows(job: Job, scratch: Path) -> tuple[list[Row], Laboratory]:
     seed = job.search.seed
 
     def one_by_one(lab: Callable[[], Laboratory], labels: bool) -> Runs:
-        def run(variant: Variant, rates: Sequence[float], steps: int) -> list[RunResult]:
-            return [lab().train(variant, rate, steps, seed, labels=labels) for rate in rates]
-
-        return run
+        return lambda variants, rates, steps: [
+            [lab().train(variant, rate, steps, seed, labels=labels) for rate in rates[variant.name]]
+            for variant in variants
+        ]
 
     def loaded() -> Laboratory:
         return Laboratory(replace(job, space=without, out=scratch / "loaded"))
 
     def together(lab: Laboratory) -> Runs:
-        def run(variant: Variant, rates: Sequence[float], steps: int) -> list[RunResult]:
-            return lab.train_rates(variant, rates, steps, seed, labels=False)
-
-        return run
+        return lambda variants, rates, steps: [
+            lab.train_rates(variant, rates[variant.name], steps, seed, labels=False) for variant in variants
+        ]
 
     ways = {
         "load, train, score, for every run": one_by_one(loaded, labels=True),
@@ -88,8 +89,29 @@ def rows(job: Job, scratch: Path) -> tuple[list[Row], Laboratory]:
         "+ scored by held-out loss": one_by_one(lambda: kept, labels=False),
         "+ states below the lowest layer kept": one_by_one(lambda: caching, labels=False),
         "+ rates side by side at the rung": together(caching),
+        "+ designs side by side at the rung": lambda *asked: all_in_one(caching, *asked),
     }
     return [Row(name, runs, [], [], [], []) for name, runs in ways.items()], kept
+
+
+def all_in_one(
+    laboratory: Laboratory, variants: Sequence[Variant], rates: Rates, steps: int
+) -> list[list[RunResult]]:
+    """All runs of all variants in one pass a step; a single run as the search trains it."""
+    task, seed = laboratory.tasks[0], laboratory.job.search.seed
+    pairs = [(variant, rate) for variant in variants for rate in rates[variant.name]]
+    if len(pairs) == 1:
+        return [[laboratory.train(*pairs[0], steps, seed, labels=False)]]
+    config = laboratory.config.model_copy(update={"steps": steps, "epochs": None, "seed": seed})
+    found = run_beside(
+        laboratory.benches[task],
+        [variant for variant, _ in pairs],
+        [config.model_copy(update={"learning_rate": rate}) for _, rate in pairs],
+        out=[laboratory.folder(*pair, steps, seed, labels=False, beside=True) for pair in pairs],
+        labels=False,
+    )
+    of = iter(found)
+    return [[next(of) for _ in rates[variant.name]] for variant in variants]
 
 
 def designs(laboratory: Laboratory, count: int, seed: int) -> list[Variant]:
@@ -113,8 +135,8 @@ def designs(laboratory: Laboratory, count: int, seed: int) -> list[Variant]:
     return list(found.values())
 
 
-def measure(row: Row, variant: Variant, rates: Sequence[float], rung: int, full: int, scratch: Path) -> None:
-    """One design in one way: its rates to the rung, the best of them to the end."""
+def measure(row: Row, variants: Sequence[Variant], rates: Rates, rung: int, full: int, scratch: Path) -> None:
+    """Some designs in one way: the rates of all to the rung, the best of each to the end."""
 
     def reached(result: RunResult) -> float:
         evaluation = result.evaluations.get("validation")
@@ -123,13 +145,16 @@ def measure(row: Row, variant: Variant, rates: Sequence[float], rung: int, full:
     for folder in ("kept", "loaded", "caching"):  # nothing is read from an earlier run
         shutil.rmtree(scratch / folder / "runs", ignore_errors=True)
     began = time.process_time()
-    at_rung = [reached(result) for result in row.runs(variant, rates, rung)]
-    row.rung.append(time.process_time() - began)
-    row.ranks.append(min(at_rung))
-    best = rates[at_rung.index(min(at_rung))]
-    began = time.process_time()
-    row.values.append(reached(row.runs(variant, [best], full)[0]))
-    row.full.append(time.process_time() - began)
+    found = row.runs(variants, rates, rung)
+    seconds = time.process_time() - began
+    for variant, results in zip(variants, found, strict=True):
+        at_rung = [reached(result) for result in results]
+        row.rung.append(seconds / len(variants))
+        row.ranks.append(min(at_rung))
+        best = rates[variant.name][at_rung.index(min(at_rung))]
+        began = time.process_time()
+        row.values.append(reached(row.runs([variant], {variant.name: [best]}, full)[0][0]))
+        row.full.append(time.process_time() - began)
 
 
 def report(found: Sequence[Row], keep: float) -> list[dict[str, Any]]:
@@ -179,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="the space's own if it names one")
     parser.add_argument("--task", help="the space's own if it names one")
     parser.add_argument("--designs", type=int, default=6)
+    parser.add_argument("--group", type=int, default=2, help="designs that the last way trains side by side")
     parser.add_argument("--steps", type=int, help="of a full run; the space's own if left out")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--validation-limit", type=int, help="held-out examples; the space's own if left out")
@@ -204,11 +230,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = found[-options.ways :]
             task = laboratory.tasks[0]
             chosen = designs(laboratory, options.designs, options.seed)
-            for number, variant in enumerate(chosen, start=1):
-                print(f"design {number} of {len(chosen)}: {variant.name}", file=sys.stderr, flush=True)
+            rates = {variant.name: space.file.rates.of(variant) for variant in chosen}
+            for first in range(0, len(chosen), options.group):
+                group = chosen[first : first + options.group]
+                names = ", ".join(variant.name for variant in group)
+                print(f"designs from {first + 1} of {len(chosen)}: {names}", file=sys.stderr, flush=True)
                 for row in found:
-                    rates = space.file.rates.of(variant)
-                    measure(row, variant, rates, laboratory.rung_steps(task), laboratory.steps(task), scratch)
+                    measure(row, group, rates, laboratory.rung_steps(task), laboratory.steps(task), scratch)
     except CtxpeftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

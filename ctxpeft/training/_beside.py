@@ -1,4 +1,4 @@
-"""Runs of one variant that differ in the learning rate alone, trained side by side in one pass a step."""
+"""Runs over the same examples in one order, each of its variant and rate, trained side by side, one pass a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -35,13 +35,23 @@ class _Stop:
     interrupted: bool = False
 
 
-def why_apart(bench: Bench, variant: VariantLike | Method, configs: Sequence[TrainingConfig]) -> str:
+class _Run(NamedTuple):
+    method: Method
+    config: TrainingConfig
+    folder: RunFolder
+
+
+Variants = VariantLike | Method | Sequence[VariantLike | Method]
+
+
+def why_apart(bench: Bench, variants: Variants, configs: Sequence[TrainingConfig]) -> str:
     """Why such runs have to be trained one by one; "" where `run_beside` takes them."""
-    method = load_method(variant)
-    full = [config.resolved(method, len(bench.train)) for config in configs]
+    methods = _methods(variants, configs)
+    full = [_resolved(bench, *pair) for pair in zip(methods, configs, strict=True)]
     first = full[0]
-    if method.variant is None or method.variant.peft is not None:
-        return "rows of a batch are not routed to it"
+    for method in methods:
+        if method.variant is None or method.variant.peft is not None:
+            return f"rows of a batch are not routed to {method.name}"
     if bench.base.head:
         return "a classification head is trained beside the adapter"
     if any(c.model_copy(update={"learning_rate": first.learning_rate}) != first for c in full):
@@ -55,9 +65,24 @@ def why_apart(bench: Bench, variant: VariantLike | Method, configs: Sequence[Tra
     return ""
 
 
+def _methods(variants: Variants, configs: Sequence[TrainingConfig]) -> list[Method]:
+    """The method of each run."""
+    if isinstance(variants, Sequence) and not isinstance(variants, str):
+        if len(variants) != len(configs):
+            raise ValueError(
+                f"{len(variants)} variants for {len(configs)} configurations: one for each, or one for all"
+            )
+        return [load_method(variant) for variant in variants]
+    return [load_method(variants)] * len(configs)
+
+
+def _resolved(bench: Bench, method: Method, config: TrainingConfig) -> TrainingConfig:
+    return config.resolved(method, len(bench.train))
+
+
 def run_beside(
     bench: Bench,
-    variant: VariantLike | Method,
+    variants: Variants,
     configs: Sequence[TrainingConfig],
     *,
     out: Sequence[Path],
@@ -65,37 +90,37 @@ def run_beside(
     labels: bool = True,
     reporter: Reporter | None = None,
 ) -> list[RunResult]:
-    """Train and evaluate one variant at several rates; the base is bit-exact afterwards.
+    """Train and evaluate one variant at several rates, or several variants; the base is bit-exact afterwards.
 
-    The data order, the loss, the clipping, the optimizer and the schedule are those of `run`; each rate has adapter and
+    The data order, the loss, the clipping, the optimizer and the schedule are those of `run`; each run has adapter and
     optimizer of its own, and a step of all is one pass over a batch with the rows of each. So the results are those of
     separate runs, but for the rounding of a wider batch.
 
     Args:
         bench: from `prepare`.
-        variant: what is trained; `why_apart` must have nothing against it.
-        configs: equal but for the learning rate.
+        variants: what is trained, one for all runs or one for each; `why_apart` must have nothing against it.
+        configs: equal but for the learning rate, as many as there are runs.
         out: a folder for each; finished ones are read, and the others train. Nothing is kept of an interrupted run.
         splits: what to evaluate at the end, as in `run`; nothing is generated.
         labels: as in `run`.
         reporter: progress; silent when None.
 
     Raises:
-        ValueError: these runs have to be trained apart.
+        ValueError: these runs have to be trained apart, or there are not as many variants as configurations.
         CtxpeftError: a folder holds another configuration or is in use; or what attaching raises.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step.
     """
-    method = load_method(variant)
-    if reason := why_apart(bench, method, configs):
+    methods = _methods(variants, configs)
+    if reason := why_apart(bench, methods, configs):
         raise ValueError(reason)
     seed = configs[0].seed
     drawn = bench.drawn(seed)
-    full = [config.resolved(method, len(drawn.train)) for config in configs]
+    full = [_resolved(drawn, *pair) for pair in zip(methods, configs, strict=True)]
     wanted = [name for name in splits if drawn.measured_on(name).examples]
     how = {"splits": wanted, "generate": 0, "beside": True} | ({} if labels else {"labels": False})
     folders = [
         RunFolder(path, resolve(bench, method, config) | {"evaluate": how})
-        for path, config in zip(out, full, strict=True)
+        for path, method, config in zip(out, methods, full, strict=True)
     ]
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -106,8 +131,8 @@ def run_beside(
         if missing:
             for i in missing:
                 folders[i].open()
-            pairs = [(full[i], folders[i]) for i in missing]
-            found = _train(drawn, method, pairs, wanted, labels, reporter or Silent())
+            runs = [_Run(methods[i], full[i], folders[i]) for i in missing]
+            found = _train(drawn, runs, wanted, labels, reporter or Silent())
             for i, result in zip(missing, found, strict=True):
                 result.write(folders[i].path)
                 done[i] = result
@@ -116,26 +141,24 @@ def run_beside(
 
 def _train(
     bench: Bench,
-    method: Method,
-    runs: Sequence[tuple[TrainingConfig, RunFolder]],
+    runs: Sequence[_Run],
     splits: Sequence[str],
     labels: bool,
     reporter: Reporter,
 ) -> list[RunResult]:
-    assert method.variant is not None
-    model, first = bench.base.model, runs[0][0]
+    model, first = bench.base.model, runs[0].config
     data = OrderedExamples(bench.train, first.steps, first.batch_size, first.seed, first.group_by_length)
-    attached = _attached(model, method, len(runs), first.seed)
+    attached = _attached(model, runs)
     with borrowed(model), quiet(), attached as handles, kept_below(model, bench.base.kept):
         members = {
-            name: _member(handle, config)
-            for (name, handle), (config, _) in zip(handles.items(), runs, strict=True)
+            name: _member(handle, one.config)
+            for (name, handle), one in zip(handles.items(), runs, strict=True)
         }
         together = Together(model, members)
-        losses = _steps(bench, together, data, first, f"{method.name}, {len(runs)} rates", reporter)
+        losses = _steps(bench, together, data, first, _title(runs), reporter)
         seconds = losses.pop("seconds")[0]
         results = []
-        for name, (config, folder) in zip(handles, runs, strict=True):
+        for name, (method, config, folder) in zip(handles, runs, strict=True):
             evaluations: dict[str, Evaluation] = {}
             diverged = together.members[name].diverged
             ctxpeft.activate(model, [name])
@@ -161,19 +184,26 @@ def _train(
                     stopped="diverged" if diverged else None,
                     config_hash=folder.hash,
                     evaluations=evaluations,
-                    notes=[*bench.notes, f"trained side by side with {len(runs) - 1} other rates"],
+                    notes=[*bench.notes, f"trained side by side with {len(runs) - 1} other runs"],
                 )
             )
     return results
 
 
+def _title(runs: Sequence[_Run]) -> str:
+    """What progress calls them."""
+    names = list(dict.fromkeys(one.method.name for one in runs))
+    return f"{names[0]}, {len(runs)} rates" if len(names) == 1 else f"{len(names)} variants, {len(runs)} runs"
+
+
 @contextlib.contextmanager
-def _attached(model: Any, method: Method, count: int, seed: int) -> Iterator[dict[str, Any]]:
+def _attached(model: Any, runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:
     handles: dict[str, Any] = {}
     try:
-        for i in range(count):
-            name = f"rate-{i}"
-            handles[name] = ctxpeft.attach(model, method.variant, name=name, seed=seed)  # type: ignore[arg-type]
+        for i, (method, config, _) in enumerate(runs):
+            name = f"run-{i}"
+            assert method.variant is not None
+            handles[name] = ctxpeft.attach(model, method.variant, name=name, seed=config.seed)
         yield handles
     finally:
         for handle in reversed(handles.values()):

@@ -26,10 +26,10 @@ def test_runs_end_to_end(
     arguments = ["--space", str(tmp_path / "space.yaml"), "--model", str(tiny_model), "--designs", "2"]
     assert main([*arguments, "--task", str(tmp_path / "task.yaml"), "--out", str(out)]) == 0
     table = json.loads(out.read_text())["table"]
-    assert len(table) == 5
+    assert len(table) == 6
     assert all(row["largest_difference"] < 1e-3 for row in table)
     assert table[0]["in_all"] == 1
-    assert "| + rates side by side at the rung |" in capsys.readouterr().out
+    assert "| + designs side by side at the rung |" in capsys.readouterr().out
 
 
 def test_the_rung_is_paid_for_all_and_the_full_run_for_those_that_go_on() -> None:

@@ -73,13 +73,36 @@ def test_equal_to_runs_one_by_one(bench: Bench, variant: str, tmp_path: Path) ->
             assert torch.allclose(value, ours[name], atol=1e-4), name
 
 
+def test_several_variants_in_one_pass(bench: Bench, tmp_path: Path) -> None:
+    """Each at rates of its own, of other sites, placements and layers, one of them with a virtual prompt."""
+    pairs = [(variant, rate) for variant in MEMORIES[:6] for rate in RATES[:2]]
+    variants = [variant for variant, _ in pairs]
+    several = [QUICK.model_copy(update={"learning_rate": rate}) for _, rate in pairs]
+    out = [tmp_path / f"beside-{i}" for i in range(len(pairs))]
+    beside = run_beside(bench, variants, several, out=out)
+    assert [(r.method, r.learning_rate) for r in beside] == pairs
+    for i, ((variant, _), config, mine) in enumerate(zip(pairs, several, beside, strict=True)):
+        alone = run(bench, variant, config, out=tmp_path / f"alone-{i}", splits=("validation",), generate=0)
+        for name in ("fingerprint", "seed", "steps", "tokens", "trainable", "deployed", "stopped"):
+            assert getattr(mine, name) == getattr(alone, name)
+        there, here = alone.evaluations["validation"], mine.evaluations["validation"]
+        assert here.metrics == pytest.approx(there.metrics, rel=1e-4)
+        theirs, ours = adapter(tmp_path / f"alone-{i}"), adapter(out[i])
+        assert list(theirs) == list(ours)
+        for name, value in theirs.items():
+            assert torch.allclose(value, ours[name], atol=1e-4), name
+    with pytest.raises(ValueError, match="2 variants for 3 configurations"):
+        run_beside(bench, MEMORIES[:2], configs(), out=out[:3])
+    assert "routed to lora-qv" in why_apart(bench, ["prefix-tuning", "lora-qv", "prefix-tuning"], configs())
+
+
 def test_finished_rates_are_read_and_the_others_train(bench: Bench, tmp_path: Path) -> None:
     out = [tmp_path / str(i) for i in range(3)]
     first = run_beside(bench, "prefix-tuning-plus", configs(), out=out)
     (out[1] / "result.json").unlink()
     again = run_beside(bench, "prefix-tuning-plus", configs(), out=out)
     assert again[0] == RunResult.read(out[0]) == first[0]
-    assert again[1].notes[-1] == "trained side by side with 0 other rates"
+    assert again[1].notes[-1] == "trained side by side with 0 other runs"
     assert again[1].evaluations["validation"].metrics == pytest.approx(
         first[1].evaluations["validation"].metrics, rel=1e-4
     )
