@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from ctxpeft.cli._arguments import OUTPUT, WHAT, JsonOption
 from ctxpeft.cli._output import emit
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.extras import require
-
-if TYPE_CHECKING:
-    from ctxpeft.search.archive import Archive
 
 
 def command(
@@ -69,6 +66,7 @@ def command(
     if studies and len(studies) > 1:
         _compare(studies, storage, target, json)
         return
+    from ctxpeft.search.lying import archive_at
     from ctxpeft.search.run import Found, stored, write_found
 
     for package in ("matplotlib", "latex2mathml"):
@@ -77,7 +75,7 @@ def command(
     if (path is None) == (storage is None):
         raise CtxpeftError("expected the folder of a search, or --storage URL")
     if path is not None:
-        found = Found(_archive(path, study), out or (path if path.is_dir() else path.parent))
+        found = Found(archive_at(path, study), out or (path if path.is_dir() else path.parent))
     elif out is None:
         raise CtxpeftError("with --storage, say where to write: --out DIR")
     else:
@@ -93,6 +91,7 @@ def command(
 
 def _compare(studies: list[Path], storage: str | None, targets: list[float] | None, json: bool) -> None:
     from ctxpeft.search.efficiency import compare_studies
+    from ctxpeft.search.lying import archive_at
 
     if storage is not None:
         raise CtxpeftError("several studies are compared by their folders or study.json; leave --storage out")
@@ -100,7 +99,7 @@ def _compare(studies: list[Path], storage: str | None, targets: list[float] | No
     unique = [
         name if names.count(name) == 1 else str(path) for name, path in zip(names, studies, strict=True)
     ]
-    archives = [(name, _archive(path)) for name, path in zip(unique, studies, strict=True)]
+    archives = [(name, archive_at(path)) for name, path in zip(unique, studies, strict=True)]
     result = compare_studies(archives, targets)
     if json:
         emit("report", result.plain())
@@ -108,24 +107,3 @@ def _compare(studies: list[Path], storage: str | None, targets: list[float] | No
     from ctxpeft.cli._search_table import print_efficiency
 
     print_efficiency(result)
-
-
-def _archive(path: Path, study: str | None = None) -> Archive:
-    """A study from its folder's database, or from its file."""
-    from ctxpeft.search.archive import archive_of, read_archive
-    from ctxpeft.search.storage import load_study
-
-    if path.is_file():
-        return read_archive(path)
-    if not path.exists():
-        what = f"the file {path} does not exist" if path.suffix else f"no folder {path}"
-        raise CtxpeftError(f"{what}: expected the folder of a search, its study.json, or --storage URL")
-    if not (path / "study.db").is_file():
-        if (path / "study.json").is_file():
-            return read_archive(path / "study.json")
-        elsewhere = (path / "search.json").is_file()
-        why = "; its study is in another storage, give --storage URL --study NAME" if elsewhere else ""
-        raise CtxpeftError(
-            f"{path} holds no study.db{why or ': expected the folder of a search, or --storage URL'}"
-        )
-    return archive_of(load_study(f"sqlite:///{(path / 'study.db').as_posix()}", study))

@@ -29,6 +29,7 @@ from ctxpeft.files import expanded
 from ctxpeft.shipped import space_path
 
 if TYPE_CHECKING:
+    from ctxpeft.search.archive import Archive
     from ctxpeft.search.job import Job
     from ctxpeft.search.spacefile import Space
 
@@ -92,7 +93,9 @@ def command(
     begin: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Begin with the trials of a study.json, in an empty folder.", metavar="FILE"
+            "--from",
+            help="Begin with the trials of a study.json, or of another search's folder, in an empty folder.",
+            metavar="FILE",
         ),
     ] = None,
     dry_run: DryRunOption = False,
@@ -120,22 +123,23 @@ def command(
     from ctxpeft.search.spacefile import load_space
 
     found = _changed(load_space(space), settings)
-    from ctxpeft.search.archive import read_archive
+    from ctxpeft.search.archive import reread
     from ctxpeft.search.job import Job, model_of, tasks_of
+    from ctxpeft.search.lying import archive_at
 
     folder = out or Path("runs") / f"search-{found.name}"
-    archive = read_archive(begin) if begin else None
+    archive = reread(archive_at(begin)) if begin else None
     if dry_run:
         from ctxpeft.search.reach import check_begin
 
-        check_begin(archive, storage)
+        check_begin(archive, found.file, storage)
     if dry_run and not (task or data or test or found.file.tasks):
-        _dry_run(found, model_of(found, model), None, workers, json)
+        _dry_run(found, model_of(found, model), None, workers, None, json)
         return
     specs = tasks_of(found, task or [], data or [], test or [])
     job = Job(found, model_of(found, model), specs, folder, study or found.name, storage)
     if dry_run:
-        _dry_run(found, job.model, job, workers, json)
+        _dry_run(found, job.model, job, workers, archive, json)
         return
     for package in ("matplotlib", "latex2mathml"):
         require(package, "plots", "the report of a search")
@@ -185,7 +189,9 @@ def _changed(space: Space, settings: dict[str, dict[str, Any]]) -> Space:
     return changed
 
 
-def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool) -> None:
+def _dry_run(
+    space: Space, model: str, job: Job | None, workers: int, begin: Archive | None, json: bool
+) -> None:
     """The space on the meta device; where the data are known, a few steps timed on the model besides.
 
     Raises SpecError, after all is shown, where every design was refused.
@@ -194,7 +200,7 @@ def _dry_run(space: Space, model: str, job: Job | None, workers: int, json: bool
     from ctxpeft.search.dryrun import lines_of, preview
     from ctxpeft.search.expected import measure
 
-    time, facts = measure(job, workers) if job is not None else (None, None)
+    time, facts = measure(job, workers, begin) if job is not None else (None, None)
     result = replace(preview(space, empty_model(model), facts=facts), expected=time)
     if json:
         emit("search", result.plain())

@@ -89,16 +89,11 @@ def archive_of(study: optuna.Study) -> Archive:
 
 
 def read_archive(path: Path) -> Archive:
-    """The archive in a file, or in the study.json of a folder. Raises CtxpeftError where it is none."""
-    folder = path if path.is_dir() else None
-    path = path / FILE if folder else path
+    """The archive in a file. Raises CtxpeftError where it is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        hint = f"; ctxpeft report {folder} writes one" if folder and (folder / "study.db").is_file() else ""
-        raise CtxpeftError(
-            f"no study file {path}: expected {FILE} as ctxpeft search writes it{hint}"
-        ) from None
+        raise CtxpeftError(f"no study file {path}: expected {FILE} as ctxpeft search writes it") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CtxpeftError(f"{path} cannot be read as a study: {error}") from None
     if _is_old(data):
@@ -109,19 +104,28 @@ def read_archive(path: Path) -> Archive:
             f"{path} is no study that can be continued: expected format '{FORMAT}', found {found!r}"
         )
     try:
-        dimensions = {name: _distribution(value) for name, value in data["dimensions"].items()}
-        trials = [_trial(item, dimensions) for item in data["trials"]]
-        finals = Finals.from_plain(data["finals"]) if data.get("finals") else None
-        return Archive(
-            data["study"],
-            data["described"],
-            _completed(data["about"], data["described"]),
-            trials,
-            finals,
-            data.get("references"),
-        )
+        return _parsed(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CtxpeftError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+
+
+def reread(archive: Archive) -> Archive:
+    """The archive as its file would give it back: without owners, and what runs counts as interrupted."""
+    return archive if archive.first_format else _parsed(json.loads(archive.text()))
+
+
+def _parsed(data: dict[str, Any]) -> Archive:
+    dimensions = {name: _distribution(value) for name, value in data["dimensions"].items()}
+    trials = [_trial(item, dimensions) for item in data["trials"]]
+    finals = Finals.from_plain(data["finals"]) if data.get("finals") else None
+    return Archive(
+        data["study"],
+        data["described"],
+        _completed(data["about"], data["described"]),
+        trials,
+        finals,
+        data.get("references"),
+    )
 
 
 def _completed(about: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from ctxpeft.files import write_text
 from ctxpeft.search.anchors import Anchor, load_anchor
 from ctxpeft.search.counting import Counter, space_on, target_of
+from ctxpeft.search.described import asked
 from ctxpeft.search.joint import joint
-from ctxpeft.search.settings import Search
 from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.variant import Variant
 from ctxpeft.spec.yaml_lines import Document
@@ -32,18 +32,8 @@ if TYPE_CHECKING:
     from ctxpeft.training.progress import Reporter
 
 
-LATER = (
-    "sampler",
-    "constraints",
-    "forgetting_tokens",
-    "audit",
-    "together",
-)  # settings that came after the first studies
-
-
 POLL_S = 0.2
 Trained = TypeVar("Trained")
-NOT_DECISIVE = {"trials", "finalists", "seeds", "retune", "metrics", "forgetting", "cache"}
 
 
 class Laboratory:
@@ -288,12 +278,8 @@ class Laboratory:
         """What decides results: two studies that differ here are not one study."""
         file = self.job.space.file
         digests = {name: bench.task.digest() for name, bench in self.benches.items()}
-        space = file.model_dump(mode="json", exclude={"title", "model", "task", "search", "training", "data"})
-        if not file.rates.widen:
-            del space["rates"]["widen"]  # as in studies made before there was such a thing
         return {
-            "space": space,
-            "search": _decisive(file.search),
+            **asked(file),
             "training": self._resolved(self.tasks[0]).model_dump(
                 mode="json", exclude={"learning_rate", "seed"}
             ),
@@ -315,14 +301,6 @@ def in_turn(train: Callable[[], Trained]) -> Trained:
             return train()
         except InUseError:
             time.sleep(POLL_S)
-
-
-def _decisive(search: Search) -> dict[str, Any]:
-    """What of the settings decides results. Those that came later are named only where they are used, so that a study
-    made before them goes on."""
-    data = search.model_dump(mode="json", exclude=NOT_DECISIVE)
-    defaults = Search().model_dump(mode="json")
-    return {key: value for key, value in data.items() if key not in LATER or value != defaults[key]}
 
 
 def loss_of(evaluation: Evaluation) -> float:

@@ -13,6 +13,7 @@ from ctxpeft.search.progress import clock
 from ctxpeft.search.settings import Search
 
 if TYPE_CHECKING:
+    from ctxpeft.search.archive import Archive
     from ctxpeft.search.bench import Laboratory
     from ctxpeft.search.job import Job
     from ctxpeft.spec.guide import Facts
@@ -79,15 +80,20 @@ class Expected:
         )
 
 
-def measure(job: Job, workers: int = 1) -> tuple[Expected, Facts]:
+def measure(job: Job, workers: int = 1, begin: Archive | None = None) -> tuple[Expected, Facts]:
     """Load the model and the data, train a few steps of the first anchor (prefix-tuning-plus where there is
     none) on each task, time both kinds of evaluation; and what the construction guide is told of both. Nothing is
     left behind.
+
+    Raises SpecError where the study cannot go on from the archive `begin`.
     """
+    from ctxpeft.search.storage import check_archive
     from ctxpeft.spec.load import load_variant
 
     with tempfile.TemporaryDirectory() as scratch:
         laboratory = replace(job, out=Path(scratch)).open()
+        if begin is not None:
+            check_archive(begin, laboratory.describe(), len(job.search.objectives))
         patient = laboratory.config.patience is not None
         if patient:
             laboratory.config = laboratory.config.model_copy(update={"patience": None, "eval_every": 0})

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ctxpeft.errors import CtxpeftError
 from ctxpeft.extras import require
 from ctxpeft.search.archive import Archive
-from ctxpeft.search.storage import only_continued, without_password
+from ctxpeft.search.described import asked
+from ctxpeft.search.spacefile import SpaceFile
+from ctxpeft.search.storage import check_archive, only_continued, without_password
 
 WAIT_S = 10
 
 
-def check_begin(archive: Archive | None, url: str | None) -> None:
-    """Raises CtxpeftError where no study can begin from the archive, whatever its space is, or be in the storage."""
+def check_begin(archive: Archive | None, file: SpaceFile, url: str | None) -> None:
+    """Raises CtxpeftError where no study of the space can begin from the archive, whatever its model and data are, or
+    be in the storage."""
     if archive is not None:
         only_continued(archive)
+        mine = asked(file)
+        theirs = {key: archive.described.get(key) for key in mine}
+        check_archive(replace(archive, described=theirs), mine, len(file.search.objectives))
     if url is not None:
         _check_storage(url)
 

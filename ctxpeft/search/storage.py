@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ctxpeft.errors import CtxpeftError, SpecError, did_you_mean
+from ctxpeft.errors import CtxpeftError, DiskError, SpecError, did_you_mean
 from ctxpeft.extras import require
 from ctxpeft.files import write_text
 from ctxpeft.folders import SEARCH, only_for
@@ -30,6 +30,7 @@ from ctxpeft.search.steady import SteadyStorage
 
 HEARTBEAT_S = 30
 GRACE_S = 2 * HEARTBEAT_S  # Optuna's, after which a trial whose heartbeat stopped is taken for lost
+LOCK = ".search.lock"
 OURS = ("report.html", "best.yaml", "trials.csv", "study.json", "finals.json", "study.db", "search.json")
 FOLDERS = ("runs", "measures", "front")
 
@@ -248,14 +249,16 @@ def _orphaned(trial: FrozenTrial) -> bool:
 
 @contextlib.contextmanager
 def owned(out: Path) -> Iterator[str]:
-    """The folder, kept for this process; gives the folder's own id.
+    """The folder, kept for this process; gives the folder's own id. Where a search is refused before it left anything
+    there, it is as it was.
 
     Raises CtxpeftError if another process has it, or if it holds a run or a comparison.
     """
-    marker = out / "search.json"
+    marker, lock = out / "search.json", out / LOCK
     only_for(SEARCH, out)
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".search.lock").open("w") as stream:
+    with lock.open("w") as stream:
         try:
             import fcntl
 
@@ -266,9 +269,25 @@ def owned(out: Path) -> Iterator[str]:
             raise CtxpeftError(
                 f"{out} is in use by another search; wait for it, or take another --out"
             ) from None
-        if not marker.is_file():
+        new = not marker.is_file()
+        if new:
             write_text(marker, json.dumps({"owner": uuid.uuid4().hex}) + "\n")
-        yield str(json.loads(marker.read_text(encoding="utf-8"))["owner"])
+        try:
+            yield str(json.loads(marker.read_text(encoding="utf-8"))["owner"])
+        except DiskError:
+            raise
+        except CtxpeftError:
+            if new and {path.name for path in out.iterdir()} <= {marker.name, lock.name}:
+                _as_it_was((marker, lock), missing)
+            raise
+
+
+def _as_it_was(files: Collection[Path], folders: Collection[Path]) -> None:
+    with contextlib.suppress(OSError):  # a platform that keeps what is open, a folder that others use by now
+        for file in files:
+            file.unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def discard(out: Path, url: str, name: str, mine: Collection[str | None] = ()) -> None:

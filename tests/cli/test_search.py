@@ -276,7 +276,7 @@ MISTAKES = [
     ),
     (
         ["search", "SPACE", "--model", "MODEL", "--dry-run", "--from", "/nonexistent.json"],
-        "no study file /nonexistent.json",
+        "the file /nonexistent.json does not exist: expected the folder of a search, or its study.json",
     ),
     (
         ["search", "SPACE", "--model", "MODEL", "--dry-run", "--from", "FOLDER/first.json"],
@@ -312,7 +312,7 @@ MISTAKES = [
     (["report", "nowhere"], "no folder nowhere: expected the folder of a search"),
     (
         ["report", "nosuch.json"],
-        "the file nosuch.json does not exist: expected the folder of a search, its study.json",
+        "the file nosuch.json does not exist: expected the folder of a search, or its study.json",
     ),
     (["report", "FOLDER"], "holds no study.db: expected the folder of a search"),
     (["report", "FOLDER/elsewhere"], "its study is in another storage, give --storage URL --study NAME"),
@@ -414,6 +414,16 @@ def test_two_tasks_and_a_study_continued_from_its_file(
     assert "resuming: 3 of 4 designs are done" in more.err
     assert len(more.result["trials"]) > 3
     assert [score["task"] for score in more.result["trials"][0]["tasks"]] == ["one", "two"]
+    dry = [*command, "--dry-run", "--from", tmp_path / "first"]
+    assert run(capsys, *dry).code == 0
+    told = run(capsys, *dry, "steps=3")
+    assert (told.code, told.out) == (2, "")
+    assert "made with training.steps = 2, and is now asked for 3: --from needs the same" in told.err
+    without = [word for word in dry if word not in tasks]  # the data are not known, the space is
+    assert run(capsys, *without).code == 0
+    told = run(capsys, *without, "search.keep=0.5")
+    assert (told.code, told.out) == (2, "")
+    assert "made with search.keep = 1.0, and is now asked for 0.5" in told.err
 
 
 def test_samplers_are_compared_by_the_designs_they_needed(

@@ -13,8 +13,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from ctxpeft.errors import CtxpeftError, SpecError
-from ctxpeft.search.archive import archive_of, read_archive
+from ctxpeft.search.archive import archive_of, read_archive, reread
 from ctxpeft.search.job import Job, with_settings
+from ctxpeft.search.lying import archive_at
 from ctxpeft.search.outcome import Row
 from ctxpeft.search.run import Found, search, stored
 from ctxpeft.search.samplers import sampler
@@ -103,7 +104,7 @@ def test_what_a_search_cannot_go_on_with_is_refused_before_anything_is_written(
     odd = [replaced_values(trial, [1.0, 2.0]) for trial in archive.trials]
     with pytest.raises(SpecError, match="trials of that file have 2 objectives, and the search has 1"):
         search(job, begin=replace(archive, trials=odd))
-    assert not (job.out / "study.db").exists()
+    assert list(tmp_path.iterdir()) == [], "not even the folder"
     less = with_settings(tiny_job.space, {"search": {"finalists": 0}})
     assert search(replace(job, space=less), begin=archive).rows == found.rows
 
@@ -126,15 +127,29 @@ def test_a_study_begun_for_another_number_of_objectives_is_refused(tmp_path: Pat
         open_study(url, "s", {}, [])
 
 
-def test_a_folder_stands_for_its_file(found: Found, tmp_path: Path) -> None:
-    assert read_archive(found.out).text() == read_archive(found.out / "study.json").text()
-    with pytest.raises(
-        CtxpeftError, match=r"no study file .*study.json: expected study.json as ctxpeft search"
-    ):
-        read_archive(tmp_path)
-    shutil.copy(found.out / "study.db", tmp_path)
-    with pytest.raises(CtxpeftError, match=f"writes it; ctxpeft report {tmp_path} writes one"):
-        read_archive(tmp_path)
+def test_a_folder_stands_for_its_database_which_may_be_newer_than_its_file(
+    found: Found, tiny_job: Job, tmp_path: Path
+) -> None:
+    """A search that was killed has written no file since; what it trained then is what `--from` goes on with."""
+    assert archive_at(found.out).text() == read_archive(found.out / "study.json").text()
+    with pytest.raises(CtxpeftError, match=r"holds no study.db: expected the folder of a search"):
+        archive_at(tmp_path)
+    older = tmp_path / "older"
+    older.mkdir()
+    shutil.copy(found.out / "study.db", older)
+    data = json.loads((found.out / "study.json").read_text(encoding="utf-8"))
+    (older / "study.json").write_text(json.dumps({**data, "trials": data["trials"][:2]}), encoding="utf-8")
+    study = load_study(f"sqlite:///{(older / 'study.db').as_posix()}", None)
+    study.ask().set_user_attr("owner", "somebody who was killed")
+    begins = reread(archive_at(older))
+    assert [strip(row) for row in begins.rows[:-1]] == [strip(row) for row in found.rows]
+    assert begins.trials[-1].state == TrialState.FAIL, "it is tried again"
+    assert "owner" not in begins.trials[-1].user_attrs
+    less = with_settings(tiny_job.space, {"search": {"finalists": 0}})
+    more = search(replace(tiny_job, space=less, out=tmp_path / "more"), begin=begins)
+    assert more.rows[: len(found.rows)] == found.rows
+    (older / "study.db").unlink()
+    assert len(archive_at(older).trials) == 2
 
 
 def test_another_space_is_refused(found: Found, tiny_job: Job, tmp_path: Path) -> None:
