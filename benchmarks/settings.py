@@ -79,6 +79,7 @@ def quick(device: torch.device, model: str | None) -> Settings:
     )
     if model is None:
         steps += (Case("llama-100M", 1, 64, only=FEW),)
+        decodes += (Case("llama-100M", 1, 512, only=FEW),)
     return Settings(
         device=device,
         steps=steps,

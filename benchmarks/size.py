@@ -34,7 +34,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
             row: dict[str, Any] = {
                 "name": subject.name,
                 "group": subject.group,
-                "trainable": sum(p.numel() for p in {id(p): p for p in subject.trained()}.values()),
+                "trainable": sum(p.numel() for p in subject.trained),
                 "peak_step_bytes": peak_bytes(partial(subject.step, ids), settings.device),
                 "peak_decode_bytes": peak_bytes(
                     partial(subject.decode, cache, ids[:1, :1], 1), settings.device

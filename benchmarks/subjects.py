@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,14 +71,14 @@ class Subject:
         else:
             out = model(input_ids=ids, labels=ids, use_cache=False)
         out.loss.backward()
-        for parameter in self.trained():
+        for parameter in self.trained:
             parameter.grad = None
 
+    @cached_property
     def trained(self) -> list[Any]:
-        """Parameters with gradients."""
-        return [p for p in self.base.parameters() if p.requires_grad] + [
-            p for p in self.model.parameters() if p.requires_grad
-        ]
+        """Parameters with gradients, found once: a walk through the model is no part of a step."""
+        found = {id(p): p for part in (self.base, self.model) for p in part.parameters() if p.requires_grad}
+        return list(found.values())
 
     @torch.no_grad()
     def prefill(self, ids: Tensor) -> Cache:

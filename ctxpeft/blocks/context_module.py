@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.precision import FullPrecision
-from ctxpeft.blocks.products import added
+from ctxpeft.blocks.products import added_mapped
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -122,12 +122,15 @@ class ContextModule(FullPrecision):
         return Read(n, m, c), gate
 
     def is_bare(self) -> bool:
-        """Whether calling the module is nothing but its `forward`: no hooks on it or its parts, not accelerate's."""
+        """Whether calling the module is nothing but its `forward` of its own parameters: no hooks on it or its parts,
+        not accelerate's, and none of torch's parametrizations."""
         parts = self._modules
         for part in (self, parts["memory"], parts["feature_map"]):
             if part is not None:
                 there = part.__dict__
                 if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
+                    return False
+                if "parametrizations" in there["_modules"]:
                     return False
         return True
 
@@ -136,9 +139,9 @@ class ContextModule(FullPrecision):
         H, dv), as o; q is (B, H, T, d)."""
         parts: Any = self._modules
         dtype = self.dtype
-        x = parts["feature_map"].forward(query if query.dtype == dtype else query.to(dtype))
+        q = query if query.dtype == dtype else query.to(dtype)
         o = output if output.dtype == dtype else output.to(dtype)
-        return added(o, x, parts["memory"]._parameters["matrix"])
+        return added_mapped(o, q, parts["memory"]._parameters["matrix"], parts["feature_map"].forward)
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

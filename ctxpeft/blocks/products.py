@@ -44,6 +44,47 @@ def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.baddbmm(before, rows, weight).transpose(0, 1).reshape(o.shape)
 
 
+def added_mapped(o: Tensor, q: Tensor, weight: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+    """o + phi(q) W of each head, as `added` takes them, of a map without parameters: nothing but q and W is kept for a
+    backward pass."""
+    if torch.is_grad_enabled():
+        found: Tensor = _AddedMapped.apply(o, q, weight, phi)  # type: ignore[no-untyped-call]
+        return found
+    return added(o, phi(q), weight)
+
+
+class _AddedMapped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, o: Tensor, q: Tensor, weight: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(q, weight)
+        ctx.phi = phi
+        return added(o, phi(q), weight)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, weight = ctx.saved_tensors
+        to_o, to_q, to_weight, _ = ctx.needs_input_grad
+        heads, width, _ = weight.shape
+        rows = dy.flatten(0, 1).transpose(0, 1)
+        x, again = _once_more(q, ctx.phi, to_q)
+        dq = dweight = None
+        if to_q and x.requires_grad:  # a constant map passes no gradient on
+            dx = torch.bmm(rows, weight.transpose(1, 2)).view(heads, len(q), -1, width).transpose(0, 1)
+            (dq,) = torch.autograd.grad(x, again, dx)
+        if to_weight:
+            folded = x.detach().transpose(0, 1).reshape(heads, -1, width)
+            dweight = torch.bmm(folded.transpose(1, 2), rows)
+        return dy if to_o else None, dq, dweight, None
+
+
+def _once_more(x: Tensor, phi: Callable[[Tensor], Tensor], wanted: bool) -> tuple[Tensor, Tensor]:
+    """phi(x) in a backward pass, and the x to differentiate it by."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_(wanted)
+        again = leaf.view_as(leaf)  # who watches modules in a backward pass cannot watch a leaf
+        return phi(again), again
+
+
 def mapped(
     x: Tensor, weights: Sequence[Tensor], phi: Callable[[Tensor], Tensor], grouping: Grouping
 ) -> tuple[Tensor, ...]:
@@ -75,10 +116,7 @@ class _Mapped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_(ctx.needs_input_grad[0])
-            again = leaf.view_as(leaf)  # who watches modules in a backward pass cannot watch a leaf
-            feature = ctx.grouping.fold(ctx.phi(again))
+        feature, again = _once_more(x, lambda t: ctx.grouping.fold(ctx.phi(t)), ctx.needs_input_grad[0])
         dx = None
         if ctx.needs_input_grad[0] and feature.requires_grad:  # a constant map passes no gradient on
             back = (grouped(dy, w.transpose(1, 2)) for dy, w in zip(dys, weights, strict=True))

@@ -242,11 +242,15 @@ class Seam:
         return merged.transpose(1, 2).contiguous(), weights
 
     def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
-        """The modules that go the short way, where nobody else has a say in this pass: no gradient, no instrument, no
-        autocast, no hooks. With routing those of all rows side by side, for one query a row."""
-        if torch.is_grad_enabled() or self.controller.watch is not None or autocasts(query.device):
+        """The modules that go the short way, where nobody else has a say in this pass: no instrument, no autocast, no
+        hooks. With gradients matrices alone; with routing those of all rows side by side, for one query a row."""
+        if self.controller.watch is not None or autocasts(query.device):
             return None
         short, rows = acts.short, plan.rows
+        if torch.is_grad_enabled() and (
+            short is None or short.slots is not None or rows is not None or torch.compiler.is_compiling()
+        ):
+            return None
         if rows is not None and torch.compiler.is_compiling():
             return None
         if rows is not None and not rows.one_for_all(query.shape[0]):

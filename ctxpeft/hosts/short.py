@@ -1,7 +1,7 @@
-"""The short way through the heads, for passes that train nothing: modules that need no capture, in few operations.
+"""The short way through the heads: modules that need no capture, in few operations.
 
-Slots beside one query a row (a decoded token) join the content's attention by their mass, and matrices are added. It
-says what `compose` says; what it does not cover goes the general way.
+Matrices are added. Where nothing is trained, slots beside one query a row (a decoded token) join the content's
+attention by their mass. It says what `compose` says; what it does not cover goes the general way.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A read that is o + phi(q)^T M and nothing else goes a short way where nothing is trained; it says what the long one
-says, and whoever wants to look or to have a say is heard."""
+"""A read that is o + phi(q)^T M and nothing else goes a short way, in training too; it says what the long one says
+and passes the same gradients on, and whoever wants to look or to have a say is heard."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import ctxpeft
 from ctxpeft.blocks.context_module import ContextModule
@@ -41,12 +42,73 @@ def counted() -> Iterator[list[int]]:
         yield calls
 
 
+@contextmanager
+def watched(model: nn.Module) -> Iterator[None]:
+    """An instrument looks on, for which the general way is taken."""
+    controller = model.__dict__["_ctxpeft"]
+    controller.watch = lambda *_: None
+    try:
+        yield
+    finally:
+        controller.watch = None
+
+
 def long_way(model: nn.Module, ids: Tensor) -> Tensor:
-    """With gradients, the general way."""
-    with torch.enable_grad(), counted() as calls:
-        found: Tensor = model(ids).logits.detach()
+    """The logits by the general way."""
+    with torch.no_grad(), watched(model), counted() as calls:
+        found: Tensor = model(ids).logits
     assert not calls
     return found
+
+
+def gradients(model: Any, handle: Any, ids: Tensor) -> list[Tensor]:
+    """Of the input embeddings and of every parameter of the adapter."""
+    states = model.get_input_embeddings()(ids).detach().requires_grad_()
+    out = model(inputs_embeds=states).logits
+    loss = (out * torch.linspace(-1, 1, out.shape[-1], dtype=out.dtype)).sum()
+    return list(torch.autograd.grad(loss, [states, *handle.parameters()]))
+
+
+@given(
+    kinds=st.lists(
+        st.sampled_from(["elu", "gelu", "relu", "squared_relu", "identity", "one"]), min_size=1, max_size=2
+    ),
+    sources=st.lists(st.sampled_from(["rotated", "unrotated"]), min_size=2, max_size=2),
+    rows=st.integers(1, 3),
+    tokens=st.integers(1, 7),
+    frozen=st.booleans(),
+    checkpointing=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+def test_the_short_way_trains_as_the_long_one(
+    kinds: list[str],
+    sources: list[str],
+    rows: int,
+    tokens: int,
+    frozen: bool,
+    checkpointing: bool,
+    dtype: torch.dtype,
+) -> None:
+    """Outputs and every gradient, also where the base is trained or frozen, and through layers computed again."""
+    modules = [module(s, feature_map={"kind": k}) for s, k in zip(sources, kinds, strict=False)]
+    model, handle = adapted(modules, dtype)
+    model.requires_grad_(not frozen)
+    for parameter in handle.parameters():
+        parameter.requires_grad_(True)
+    ids = IDS[:rows, :tokens]
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    with counted() as calls:
+        found = gradients(model, handle, ids)
+    assert len(calls) == len(modules) * len(model.model.layers) * (2 if checkpointing else 1)
+    with watched(model), counted() as calls:
+        wanted = gradients(model, handle, ids)
+    assert not calls
+    limit = {torch.float64: 1e-11, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
+    for mine, theirs in zip(found, wanted, strict=True):
+        scale = float(theirs.abs().max()) or 1.0
+        torch.testing.assert_close(mine / scale, theirs / scale, rtol=limit, atol=limit)
 
 
 @given(
@@ -88,10 +150,12 @@ def test_the_short_way_says_what_the_long_one_says(
 )
 def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
     model, _ = adapted([module(), other])
-    with torch.no_grad(), counted() as calls:
+    with counted() as calls:
         found = model(IDS).logits
+        with torch.no_grad():
+            without = model(IDS).logits
     assert not calls
-    torch.testing.assert_close(found, model(IDS).logits.detach(), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(found.detach(), without, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("placement", ["inside", "outside"])
@@ -127,6 +191,29 @@ def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
         model(IDS)
     assert calls
     assert not heard
+
+
+def test_a_parametrized_matrix_goes_the_long_way() -> None:
+    model, _ = adapted([module()])
+    before = long_way(model, IDS)
+
+    class Halved(nn.Module):
+        def forward(self, matrix: Tensor) -> Tensor:
+            return matrix / 2
+
+    memories = [m.get_submodule("memory") for m in model.modules() if isinstance(m, ContextModule)]
+    for memory in memories:
+        parametrize.register_parametrization(memory, "matrix", Halved())
+    with counted() as calls:
+        halved = model(IDS).logits.detach()
+    assert not calls
+    assert not torch.allclose(halved, before)
+    for memory in memories:
+        parametrize.remove_parametrizations(memory, "matrix")
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS).logits
+    assert calls
+    torch.testing.assert_close(found, halved, rtol=1e-11, atol=1e-11)
 
 
 def test_instruments_routing_and_autocast_go_the_long_way() -> None:
