@@ -161,7 +161,7 @@ RUN: dict[str, tuple[Callable[[Path], Page], int]] = {
     "../README.md": (_readme, 13),
     "evidence/index.md": (_evidence, 3),
     "evidence/measurements.md": (_evidence, 6),
-    "evidence/searches.md": (_evidence, 5),
+    "evidence/searches.md": (_evidence, 6),
     "evidence/reproduction.md": (_tables, 1),
     "performance.md": (Page, 1),
     "reliability.md": (Page, 2),
