@@ -43,6 +43,18 @@ def every_example() -> list[tuple[str, str]]:
     ]
 
 
+def begun(folder: Path) -> str:
+    """The file of a study of full-equation on the folder's model and task that no trial was made in yet."""
+    from ctxpeft.search.archive import Archive
+    from ctxpeft.search.job import Job, tasks_of
+    from ctxpeft.search.spacefile import load_space
+
+    space = load_space("full-equation")
+    tasks = tasks_of(space, [str(folder / "trec.yaml")], [], [])
+    laboratory = Job(space, str(folder / "model"), tasks, folder, space.name).open()
+    return Archive(space.name, laboratory.describe(), {}, []).text()
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A folder with what the examples name: a model, files of data, files of one's own, a finished run."""
@@ -63,7 +75,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     for name in ("trec", "sst2"):
         task = {"name": name, "train": ["train.jsonl"], "test": ["test.jsonl"]}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
-    (folder / "study.json").symlink_to(repository / "docs" / "evidence" / "joint" / "noguide.json")
+    (folder / "study.json").write_text(begun(folder), encoding="utf-8")
     assert main(["cp", "prefix-tuning-plus", str(folder / "mine.yaml"), "--no-schema"]) == 0
     assert main(["cp", "placement", str(folder / "space.yaml"), "--no-schema"]) == 0
     assert main(["validate", *map(str, folder.glob("*.yaml"))]) == 0
