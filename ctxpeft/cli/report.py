@@ -66,7 +66,7 @@ def command(
     if studies and len(studies) > 1:
         _compare(studies, storage, target, json)
         return
-    from ctxpeft.search.lying import archive_at
+    from ctxpeft.search.located import archive_at
     from ctxpeft.search.run import Found, stored, write_found
 
     for package in ("matplotlib", "latex2mathml"):
@@ -91,7 +91,7 @@ def command(
 
 def _compare(studies: list[Path], storage: str | None, targets: list[float] | None, json: bool) -> None:
     from ctxpeft.search.efficiency import compare_studies
-    from ctxpeft.search.lying import archive_at
+    from ctxpeft.search.located import archive_at
 
     if storage is not None:
         raise CtxpeftError("several studies are compared by their folders or study.json; leave --storage out")

@@ -125,7 +125,7 @@ def command(
     found = _changed(load_space(space), settings)
     from ctxpeft.search.archive import reread
     from ctxpeft.search.job import Job, model_of, tasks_of
-    from ctxpeft.search.lying import archive_at
+    from ctxpeft.search.located import archive_at
 
     folder = out or Path("runs") / f"search-{found.name}"
     archive = reread(archive_at(begin)) if begin else None

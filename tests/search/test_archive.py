@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ctxpeft.errors import CtxpeftError, SpecError
 from ctxpeft.search.archive import archive_of, read_archive, reread
 from ctxpeft.search.job import Job, with_settings
-from ctxpeft.search.lying import archive_at
+from ctxpeft.search.located import archive_at
 from ctxpeft.search.outcome import Row
 from ctxpeft.search.run import Found, search, stored
 from ctxpeft.search.samplers import sampler
