@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import adapters, decode, profile, scaling, size, step
+from benchmarks.allocator import keep_freed
 from benchmarks.environment import environment
 from benchmarks.grids import grid
 from benchmarks.hosts import SHAPES
@@ -107,4 +108,5 @@ def measure(sections: list[str], settings: Settings, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed()
     sys.exit(main())

@@ -34,7 +34,8 @@ out the time in which others had the core, so it is what targets are judged by o
 Models named `llama-...` have random weights: `llama-3M` the shape of stories3M (6 layers, width 192), `llama-26M` 8
 layers of width 512, `llama-100M` 12 of width 768, all with grouped queries. Bytes of files and numbers of parameters
 are checked against the [cost model](reference/cli.md) by the command, which stops where they differ. Tables of
-`torch.compile` decode on a static cache, all subjects alike.
+`torch.compile` decode on a static cache, all subjects alike. On a CPU, memory that is freed stays with the process
+where the C library can be told so, for whom its page faults meet is chance.
 """
 SECTIONS = {
     "step": (

@@ -120,7 +120,7 @@ def write_page(docs: Path, plan: Plan) -> Path:
     for part in found:
         if (part.table.name, part.model) not in told:
             told.add((part.table.name, part.model))
-            lines += [f"## {part.table.title}", "", part.table.asks, "", *_command(part), ""]
+            lines += [f"## {part.table.title}", "", _asks(part.table), "", *_command(part), ""]
         lines += _part(part, results)
     path = docs / PAGE
     write_text(path, "\n".join(lines).rstrip() + "\n")
@@ -137,6 +137,11 @@ def _first(found: list[Part]) -> str:
         "apart, and up to two more where the best lies at the edge. Test data are read at the chosen rate only. "
         "Seconds are the mean of a run, on a machine that other work may have shared."
     )
+
+
+def _asks(table: Table) -> str:
+    grouped = table.training.get("group_by_length")
+    return table.asks + (" Batches hold examples of like length." if grouped else "")
 
 
 def _command(part: Part) -> list[str]:

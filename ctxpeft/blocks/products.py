@@ -1,5 +1,8 @@
-"""Products of folded queries with one matrix a group, and such products of a feature map that is computed again in the
-backward pass instead of being kept."""
+"""Products of folded queries with one matrix a group, and such products of a feature map.
+
+What the map makes is computed again in the backward pass instead of being kept, but for the CPU: there it takes as long
+as the products, so it is kept where it is no wider than the query.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +48,16 @@ def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def added_mapped(o: Tensor, q: Tensor, weight: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
-    """o + phi(q) W of each head, as `added` takes them, of a map without parameters: nothing but q and W is kept for a
-    backward pass."""
-    if torch.is_grad_enabled():
+    """o + phi(q) W of each head, as `added` takes them, of a map without parameters."""
+    if torch.is_grad_enabled() and not _kept(q, weight):
         found: Tensor = _AddedMapped.apply(o, q, weight, phi)  # type: ignore[no-untyped-call]
         return found
     return added(o, phi(q), weight)
+
+
+def _kept(q: Tensor, weight: Tensor) -> bool:
+    """Whether phi(q) of q (..., d) and W (G, w, v) is kept for a backward pass."""
+    return q.device.type == "cpu" and weight.shape[1] <= q.shape[-1]
 
 
 class _AddedMapped(torch.autograd.Function):
@@ -89,7 +96,7 @@ def mapped(
     x: Tensor, weights: Sequence[Tensor], phi: Callable[[Tensor], Tensor], grouping: Grouping
 ) -> tuple[Tensor, ...]:
     """phi(x) W for every W, folded: (B, H, T, d) and (G, w, v) -> (B, G, N, v). The map has no parameters."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not _kept(x, weights[0]):
         found: tuple[Tensor, ...] = _Mapped.apply(x, phi, grouping, *weights)  # type: ignore[no-untyped-call]
         return found
     return _products(x, weights, phi, grouping)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import ctxpeft
+from ctxpeft.blocks import products
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.testing.tiny import perturb, tiny_model
 from tests.hosts.adapted import adapted
@@ -78,6 +79,7 @@ def gradients(model: Any, handle: Any, ids: Tensor) -> list[Tensor]:
     tokens=st.integers(1, 7),
     frozen=st.booleans(),
     checkpointing=st.booleans(),
+    kept=st.booleans(),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
 )
 def test_the_short_way_trains_as_the_long_one(
@@ -87,9 +89,11 @@ def test_the_short_way_trains_as_the_long_one(
     tokens: int,
     frozen: bool,
     checkpointing: bool,
+    kept: bool,
     dtype: torch.dtype,
 ) -> None:
-    """Outputs and every gradient, also where the base is trained or frozen, and through layers computed again."""
+    """Outputs and every gradient, also where the base is trained or frozen, and through layers computed again; what
+    the map makes is kept, as the CPU does, or computed again, as others do."""
     modules = [module(s, feature_map={"kind": k}) for s, k in zip(sources, kinds, strict=False)]
     model, handle = adapted(modules, dtype)
     model.requires_grad_(not frozen)
@@ -99,7 +103,7 @@ def test_the_short_way_trains_as_the_long_one(
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    with counted() as calls:
+    with counted() as calls, patch.object(products, "_kept", lambda *_: kept):
         found = gradients(model, handle, ids)
     assert len(calls) == len(modules) * len(model.model.layers) * (2 if checkpointing else 1)
     with watched(model), counted() as calls:

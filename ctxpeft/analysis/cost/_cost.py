@@ -36,9 +36,9 @@ class Cost:
 
     base: the frozen model's FLOPs a token. per_token: what the variant adds a token; per_pass: what it adds a pass,
     whatever the batch (slots made by an MLP, virtual tokens). saved_*: bytes kept for the backward pass beyond the
-    frozen model's, which keeps `base_saved` a token; negative where it keeps less. cache: bytes a token in the KV cache
-    beyond the frozen model's, which holds `base_cache` a token; both None for a model without a cache. file: bytes of
-    adapter.safetensors.
+    frozen model's, which keeps `base_saved` a token; negative where it keeps less; on a CPU what a feature map makes is
+    kept besides. cache: bytes a token in the KV cache beyond the frozen model's, which holds `base_cache` a token; both
+    None for a model without a cache. file: bytes of adapter.safetensors.
     """
 
     variant: str

@@ -73,7 +73,7 @@ class Matrix(MemorySpec):
 class MatrixMemory(MemoryModule):
     """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w).
 
-    again: the map is cheap, and computed again in the backward pass instead of being kept. short: the read is
+    again: the map is cheap, and may be computed again in the backward pass instead of being kept. short: the read is
     phi(q)^T M of a map without parameters, and nothing else.
     """
 
