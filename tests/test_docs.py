@@ -91,7 +91,9 @@ def _tables(page: Path) -> Page:
             for split, part in (("train", found[:36]), ("dev", found[36:48]), ("test", found[48:])):
                 write_jsonl(folder / name / f"{split}.jsonl", part)
     Path("data/e2e").mkdir()
-    written = [{"prompt": f"name : Fox {i} | food : plums", "completion": f"Fox {i} has plums ."} for i in range(60)]
+    written = [
+        {"prompt": f"name : Fox {i} | food : plums", "completion": f"Fox {i} has plums ."} for i in range(60)
+    ]
     write_jsonl(Path("data/e2e/valid.jsonl"), written)
     Path("banking77").mkdir()
     lines = [f"lost my card {i},intent_{i % 3}\n" for i in range(60)]

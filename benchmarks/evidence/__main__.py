@@ -1,7 +1,8 @@
 """The tables of docs/evidence.
 
     python -m benchmarks.evidence list
-    python -m benchmarks.evidence run [TABLE...] --model M --data-root D --out DIR [--encoder E] [--set key=value ...]
+    python -m benchmarks.evidence run [TABLE...] --model M --data-root D --out DIR [--encoder E] [--size default|equal]
+                                      [--set key=value ...]
     python -m benchmarks.evidence write --out DIR [--docs docs/evidence]
 
 `run` may be stopped at any time and goes on where it was; finished tables are only read. `write` turns what has
@@ -13,9 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from benchmarks.evidence.tables import FILE, Plan, load_plan
+from benchmarks.evidence.tables import FILE, Plan, Size, load_plan
 from ctxpeft.cli._overrides import parse_overrides
 from ctxpeft.errors import CtxpeftError
 
@@ -32,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     runner.add_argument("tables", nargs="*", metavar="TABLE", help="all when none is named")
     runner.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="steps, seeds, task settings"
+    )
+    runner.add_argument(
+        "--size", choices=get_args(Size), help="that size alone: both may run at once, into the same folder"
     )
     runner.add_argument("--model", help="a causal language model")
     runner.add_argument("--encoder", help="an encoder, for the table of that name")
@@ -78,6 +82,13 @@ def _run(plan: Plan, given: Any) -> None:
     overrides = dict(parse_overrides(given.set))
     log = Log()
     for table in plan.chosen(given.tables):
+        if given.size and given.size not in table.sizes:
+            if given.tables:
+                raise CtxpeftError(
+                    f"the table {table.name} has no {given.size} size: {', '.join(table.sizes)}"
+                )
+            continue
+        sizes = [given.size] if given.size else table.sizes
         model = given.encoder if table.encoder else given.model
         if model is None:
             option = "--encoder" if table.encoder else "--model"
@@ -85,6 +96,7 @@ def _run(plan: Plan, given: Any) -> None:
                 raise CtxpeftError(f"the table {table.name} needs {option}")
             log.note(f"{table.name} is left out: no {option}")
             continue
+        table = table.model_copy(update={"sizes": sizes})
         run_table(table, model, given.dtype, given.data_root, given.out, overrides, log)
 
 

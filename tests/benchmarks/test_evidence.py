@@ -141,6 +141,12 @@ def test_a_second_run_only_reads(study: dict[str, Path], monkeypatch: pytest.Mon
     assert _run(study) == 0
 
 
+def test_a_size_may_run_alone(study: dict[str, Path], tmp_path: Path) -> None:
+    elsewhere = {**study, "out": tmp_path}
+    assert _run(elsewhere, "plain", "--size", "equal") == 0
+    assert [path.name for path in (tmp_path / study["model"].name / "plain").iterdir()] == ["equal"]
+
+
 def test_an_interrupted_run_goes_on(
     study: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +211,10 @@ def test_a_claim_is_judged_by_the_corrected_difference(study: dict[str, Path]) -
     [
         (["run", "trek", "--data-root", ".", "--out", "o"], "did you mean 'trec'"),
         (["run", "trec", "--data-root", ".", "--out", "o"], "the table trec needs --model"),
+        (
+            ["run", "few-shot", "--size", "equal", "--model", "m", "--data-root", ".", "--out", "o"],
+            "the table few-shot has no equal size: default",
+        ),
         (["run", "encoder", "--model", "m", "--data-root", ".", "--out", "o"], "needs --encoder"),
         (
             ["run", "trec", "--model", "ctxpeft-mini", "--data-root", ".", "--out", "o"],
