@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def predicted(variant: str | dict[str, Any], family: str = "llama", **options: A
     return measure(on_meta(tiny_model(family, **options)), ctxpeft.load_variant(variant), context=TOKENS)
 
 
-def counted(model: Any) -> tuple[int, int, int, int, int]:
-    """FLOPs forward, of a training step and of a decoding step, bytes kept for backward, bytes cached."""
+def counted(model: Any, accelerator: bool = True) -> tuple[int, int, int, int, int]:
+    """FLOPs forward, of a training step and of a decoding step, bytes kept for backward (as an accelerator keeps them,
+    or as this CPU does), bytes cached."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -68,7 +70,7 @@ def counted(model: Any) -> tuple[int, int, int, int, int]:
     ids = torch.randint(3, 61, (BATCH, TOKENS), generator=torch.Generator().manual_seed(0))
     hook = model.get_input_embeddings().register_forward_hook(lambda m, args, out: out.requires_grad_())
     prompt = if_attached(model, torch.zeros_like(ids, dtype=torch.bool))
-    elsewhere = patch.object(products, "_kept", lambda *_: False)  # the model tells what an accelerator keeps
+    elsewhere = patch.object(products, "_kept", lambda *_: False) if accelerator else contextlib.nullcontext()
     with prompt, elsewhere, flop_counter() as counter, saved_tensors_hooks(keep, lambda t: t):
         loss = model(input_ids=ids, use_cache=False).logits.sum()
         forward = counter.get_total_flops()
@@ -117,6 +119,13 @@ def test_the_real_model_is_counted_the_same(name: str, frozen: tuple[int, ...], 
     assert cost.deployed == handle.num_parameters("deployed")
     handle.save(tmp_path)
     assert cost.file == (tmp_path / WEIGHTS).stat().st_size
+
+
+def test_a_cpu_keeps_what_the_map_makes_besides() -> None:
+    model = tiny_model()
+    ctxpeft.attach(model, "prefix-tuning-plus", seed=0)
+    saved = [counted(model, accelerator)[3] for accelerator in (False, True)]
+    assert saved[0] - saved[1] == BATCH * TOKENS * LAYERS * HEADS * WIDTH * 4
 
 
 @pytest.mark.parametrize("name", sorted(set(shipped_names("variants")) - set(MAIN)))

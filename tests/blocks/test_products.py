@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ctxpeft.blocks import products
 from ctxpeft.blocks.grouping import Grouping
+from ctxpeft.testing.compare import assert_same_with_gradients
 
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": functional.elu,
@@ -27,17 +28,8 @@ WIDTH = 4
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def found(make: Callable[..., Tensor], kept: bool, *inputs: Tensor) -> list[Tensor]:
-    """The output and every gradient."""
-    leaves = [t.clone().requires_grad_() for t in inputs]
-    with patch.object(products, "_kept", lambda *_: kept):
-        out = make(*leaves)
-    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
-    grads = torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True)
-    return [out, *(torch.zeros_like(x) if g is None else g for g, x in zip(grads, leaves, strict=True))]
+    made = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return made.requires_grad_()
 
 
 def grouping(heads: int, groups: int) -> Grouping:
@@ -64,29 +56,16 @@ def test_kept_and_computed_again_are_the_equation(
     width = phi(torch.zeros(1, WIDTH)).shape[-1]
     q, o = drawn(seed, rows, heads, tokens, WIDTH), drawn(seed + 1, rows, tokens, heads, 3)
     weights = [drawn(seed + 2 + i, groups, width, 3) for i in range(count)]
-    of_head = [w.repeat_interleave(each, 0) for w in weights]
-    folding = grouping(heads, groups)
-
-    def add(o: Tensor, q: Tensor, weight: Tensor) -> Tensor:
-        return products.added_mapped(o, q, weight, phi)
-
-    def add_naive(o: Tensor, q: Tensor, weight: Tensor) -> Tensor:
-        return o + torch.einsum("bhtw,hwv->bthv", phi(q), weight)
-
-    def folded(q: Tensor, *weights: Tensor) -> Tensor:
-        return torch.cat(products.mapped(q, weights, phi, folding), -1)
-
-    def folded_naive(q: Tensor, *weights: Tensor) -> Tensor:
-        x = phi(q).reshape(rows, groups, each * tokens, width)
-        return torch.cat([torch.einsum("bgnw,gwv->bgnv", x, w) for w in weights], -1)
-
+    of_head = drawn(seed + 4, heads, width, 3)
+    added = o + torch.einsum("bhtw,hwv->bthv", phi(q), of_head)
+    folded = phi(q).reshape(rows, groups, each * tokens, width)
+    naive = torch.cat([torch.einsum("bgnw,gwv->bgnv", folded, w) for w in weights], -1)
     for kept in (True, False):
-        for fast, naive, inputs in (
-            (add, add_naive, (o, q, of_head[0])),
-            (folded, folded_naive, (q, *weights)),
-        ):
-            for mine, theirs in zip(found(fast, kept, *inputs), found(naive, kept, *inputs), strict=True):
-                torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+        with patch.object(products, "_kept", lambda *_, kept=kept: kept):
+            joined = products.added_mapped(o, q, of_head, phi)
+            apart = torch.cat(products.mapped(q, weights, phi, grouping(heads, groups)), -1)
+        assert_same_with_gradients(joined, added, {"o": o, "q": q, "M": of_head})
+        assert_same_with_gradients(apart, naive, {"q": q} | {f"W{i}": w for i, w in enumerate(weights)})
 
 
 @pytest.mark.parametrize(("name", "kept"), [("elu", True), ("half as wide", True), ("twice as wide", False)])
@@ -94,10 +73,10 @@ def test_kept_and_computed_again_are_the_equation(
 def test_what_the_cpu_keeps(name: str, kept: bool, joined: bool) -> None:
     """What the map makes, where that is no wider than the query; else q and W alone."""
     phi = MAPS[name]
-    q = drawn(0, 2, 3, 5, WIDTH).requires_grad_()
-    o = drawn(1, 2, 5, 3, 3).requires_grad_()
+    q = drawn(0, 2, 3, 5, WIDTH)
+    o = drawn(1, 2, 5, 3, 3)
     width = phi(q).shape[-1]
-    weight = drawn(2, 3, width, 3).requires_grad_()
+    weight = drawn(2, 3, width, 3)
     stored: list[Tensor] = []
     with saved_tensors_hooks(lambda t: stored.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
         if joined:
