@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ctxpeft.lazy import lazily
 
 if TYPE_CHECKING:
+    from ctxpeft.tasks._answers import Answers, takes_answers_alone
     from ctxpeft.tasks._classifier import ClassifierEncoder
     from ctxpeft.tasks._collate import Collator, pad_id
     from ctxpeft.tasks._encode import Encoded, Encoder
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ctxpeft.tasks._spec import TaskSpec
 
 _WHERE = {
+    "Answers": "_answers",
     "ClassifierEncoder": "_classifier",
     "Collator": "_collate",
     "Encoded": "_encode",
@@ -42,11 +44,13 @@ _WHERE = {
     "naive_scores": "_scoring",
     "on_files": "_load",
     "pad_id": "_collate",
+    "takes_answers_alone": "_answers",
     "task_from_files": "_load",
     "token_budget": "_scoring",
     "with_settings": "_load",
 }
 __all__ = [
+    "Answers",
     "ClassifierEncoder",
     "Collator",
     "Encoded",
@@ -64,6 +68,7 @@ __all__ = [
     "naive_scores",
     "on_files",
     "pad_id",
+    "takes_answers_alone",
     "task_from_files",
     "token_budget",
     "with_settings",

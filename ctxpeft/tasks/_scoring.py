@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ctxpeft.hosts.passes import if_attached
+from ctxpeft.tasks._answers import Answers
 from ctxpeft.tasks._collate import IGNORED, Collator, by_length, left_padded
 from ctxpeft.tasks._encode import Ids
 from ctxpeft.tasks._trie import LabelTrie, disjoint, label_trie
@@ -87,12 +88,12 @@ def sequence_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     device = next(model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    logits_BTV = model(**batch, **options).logits
-    losses = [
-        cross_entropy(logits_BTV[b, :-1][kept].float(), batch["labels"][b, 1:][kept], reduction="sum")
-        for b, kept in enumerate(batch["labels"][:, 1:] != IGNORED)
-    ]
-    return torch.stack(losses).cpu()
+    answers = Answers.of(batch.pop("labels"))
+    with answers.alone(model):
+        logits_NV = answers.logits(model(**batch, **options).logits)
+    losses = cross_entropy(logits_NV.float(), answers.targets, reduction="none")
+    summed = losses.new_zeros(len(answers.labels)).index_add(0, answers.rows, losses)
+    return summed.cpu()
 
 
 @torch.no_grad()

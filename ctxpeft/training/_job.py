@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -23,7 +23,7 @@ from ctxpeft.errors import HostError
 from ctxpeft.files import write_text
 from ctxpeft.hosts.below import kept_below
 from ctxpeft.hosts.handle import BaseHandle
-from ctxpeft.tasks import Encoded, Evaluation, evaluate, token_budget
+from ctxpeft.tasks import Answers, Encoded, Evaluation, evaluate, takes_answers_alone, token_budget
 from ctxpeft.training._bench import Bench
 from ctxpeft.training._callbacks import OnEvaluate, Watcher, interruptible
 from ctxpeft.training._config import TrainingConfig
@@ -41,9 +41,26 @@ EVAL_ROWS = 64
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
-    """The stock Trainer, reading its data in the order it is given, some parameters at a multiple of its rate."""
+    """The stock Trainer, reading its data in the order it is given, some parameters at a multiple of its rate, and the
+    head of the model where there are answers alone."""
 
     ratios: Mapping[nn.Parameter, float] = MappingProxyType({})
+    answers: Answers
+
+    def read_answers_alone(self) -> None:
+        """The loss is that of `Answers` from now on."""
+        self.compute_loss_func = self._loss_of_answers
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self.compute_loss_func is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        self.answers = Answers.of(inputs["labels"])
+        with self.answers.alone(self.model):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _loss_of_answers(self, outputs: Any, _: Tensor, num_items_in_batch: Any = None) -> Tensor:
+        logits = self.answers.logits(outputs.logits)
+        return self.answers.loss(self.model, logits, num_items_in_batch)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
@@ -180,6 +197,8 @@ class Job:
         if isinstance(handle, BaseHandle):
             trainer.ratios = {p: ratio for p, ratio in handle.learning_rate_ratios() if ratio != 1.0}
         trainer.remove_callback(PrinterCallback)
+        if not base.head and takes_answers_alone(base.model, self._shortest()):
+            trainer.read_answers_alone()
         checkpoint = self.folder.last_checkpoint() if self.folder else None
         if checkpoint is not None:
             _relocate_best(checkpoint)
@@ -204,6 +223,12 @@ class Job:
             stopped=watcher.stopped,
             note=f"resumed from {checkpoint.name}; seconds count from there" if checkpoint else None,
         )
+
+    def _shortest(self) -> dict[str, Tensor]:
+        """A batch of the two shortest examples."""
+        rows = sorted(self.bench.train, key=len)[:2]
+        batch = self.bench.encoder.collator()([row.features() for row in rows])
+        return {name: tensor.to(self.bench.base.device) for name, tensor in batch.items()}
 
     def _arguments(self, has_held_out: bool) -> TrainingArguments:
         config, base = self.config, self.bench.base

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.controller import controller_of
-from ctxpeft.hosts.passes import IGNORED, segments
+from ctxpeft.hosts.passes import IGNORED
 from ctxpeft.hosts.routing import route
+from ctxpeft.tasks import Answers
 
 Batch = Mapping[str, Tensor]
 PADDING = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
@@ -108,20 +109,15 @@ class Together:
             key: torch.cat([_padded(part[key], length, value) for part in parts.values()])
             for key, value in PADDING.items()
         }
-        labels = joined.pop("labels")
-        rows = [name for name, part in parts.items() for _ in range(part["input_ids"].shape[0])]
-        config = self.model.config.get_text_config()
-        with route(self.model, rows), segments(self.model, labels != IGNORED):
-            logits = self.model(**joined, use_cache=False).logits
-        losses, start = {}, 0
-        for name, part in parts.items():
-            end = start + part["input_ids"].shape[0]
-            mine = slice(start, end), slice(0, part["input_ids"].shape[1])
-            losses[name] = self.model.loss_function(
-                logits=logits[mine].contiguous(), labels=labels[mine], vocab_size=config.vocab_size
-            )
-            start = end
-        return losses
+        answers = Answers.of(joined.pop("labels"))
+        sizes = [part["input_ids"].shape[0] for part in parts.values()]
+        rows = [name for name, size in zip(parts, sizes, strict=True) for _ in range(size)]
+        with route(self.model, rows), answers.alone(self.model):
+            logits = answers.logits(self.model(**joined, use_cache=False).logits)
+        return {
+            name: mine.loss(self.model, logits[where])
+            for name, (mine, where) in zip(parts, answers.divided(sizes), strict=True)
+        }
 
     def _without_the_diverged(self, names: Sequence[str], batches: Mapping[str, Batch]) -> dict[str, float]:
         """Find the members that are not finite by themselves, stop them, and take the step with the others.
