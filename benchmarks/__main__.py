@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import adapters, decode, profile, scaling, size, step
+from benchmarks import adapters, answers, decode, profile, scaling, size, step
 from benchmarks.allocator import keep_freed
 from benchmarks.environment import environment
 from benchmarks.grids import grid
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = {
     "decode": decode.run,
     "prefill": decode.run_prefill,
     "size": size.run,
+    "answers": answers.run,
     "adapters": adapters.run,
     "scaling": scaling.run,
     "profile": profile.run,

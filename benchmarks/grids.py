@@ -127,6 +127,25 @@ def size(table: Record) -> Grid:
     return Grid(title(table, "Memory and files"), header, rows)
 
 
+def answers(table: Record) -> Grid:
+    """Steps on prompts with answers."""
+    header = ("the head is read", "CPU ms", "ratio of CPU time", "wall ms", "ratio of wall time")
+    header += ("peak of a step, MB", "ratio")
+    rows = [
+        (
+            row["name"],
+            milliseconds(row["cpu_ms"]),
+            spread(row["cpu_ratio"]),
+            milliseconds(row["wall_ms"]),
+            spread(row["wall_ratio"]),
+            f"{row['peak_step_bytes'] / 1e6:.1f}",
+            f"{row['peak_step_ratio']:.3f}",
+        )
+        for row in table["rows"]
+    ]
+    return Grid(title(table, f"Training step, {table['labels']} labels a row"), header, rows)
+
+
 def adapters(table: Record) -> Grid:
     """Many adapters in one batch."""
     header = ("adapters", "CPU ms", "ratio of CPU time", "wall ms", "ratio of wall time")
@@ -182,6 +201,7 @@ KINDS: dict[str, Callable[[Record], Grid]] = {
     "decode": decode,
     "prefill": prefill,
     "size": size,
+    "answers": answers,
     "adapters": adapters,
     "scaling": scaling,
     "profile": profile,

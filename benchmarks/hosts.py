@@ -35,6 +35,14 @@ SHAPES: dict[str, dict[str, int]] = {
         "intermediate_size": 2048,
         "vocab_size": 16000,
     },
+    "qwen2.5-0.5B": {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+    },
     "llama-1B": {
         "hidden_size": 2048,
         "num_hidden_layers": 16,

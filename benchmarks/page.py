@@ -54,6 +54,14 @@ SECTIONS = {
         "Peaks are the highest sum of live allocations of torch's allocator during a call, beyond what was there "
         "before: exact, whatever else the machine does. Times to attach and load are medians of three.",
     ),
+    "answers": (
+        "Training on answers",
+        "A step of Prefix-Tuning+ on prompts that end with an answer, whose tokens alone have labels. `train`, "
+        "`compare` and `search` read the head of a causal language model only where a label follows; the loss and "
+        "every gradient are those of the model's own loss, which reads it at every token. Where a model's loss is "
+        "another (a router's is added, say) they take the model's own. The shape named `qwen2.5-0.5B` has that "
+        "model's widths and vocabulary of 151,936.",
+    ),
     "adapters": (
         "Many adapters in one batch",
         "A decoding step of 64 rows, each row routed to its adapter, against the same step with one adapter that is "

@@ -40,13 +40,15 @@ FEW = (
 )
 """What is measured where all would take too long."""
 COMPILED = ("prefix-tuning-plus", "prefix-tuning", "PEFT LoRA (q, v)")
+QWEN = "qwen2.5-0.5B"
 PROFILED = ("prefix-tuning-plus", "prefix-tuning", "llama-adapter", "PEFT LoRA (q, v)")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The cases of every section. rounds: for steps and prefills; decoding, being quick, takes twice as many.
-    shared: the model of many adapters. attention: transformers' name of the backend."""
+    shared: the model of many adapters. answered: steps on prompts with answers. attention: transformers' name of the
+    backend."""
 
     device: torch.device
     steps: tuple[Case, ...]
@@ -56,6 +58,7 @@ class Settings:
     profiled: Case
     shared: str
     rounds: int
+    answered: tuple[Case, ...] = (Case("llama-3M", 4, 64),)
     attention: str = "sdpa"
     resident: int = 512
     points: int = 4
@@ -89,6 +92,10 @@ def quick(device: torch.device, model: str | None) -> Settings:
         profiled=Case(small, 4, 64, only=PROFILED),
         shared=small,
         rounds=9,
+        answered=(
+            Case(small, 16, 64),
+            *(Case(name, 4, 64) for name in (large, *((QWEN,) if model is None else ()))),
+        ),
     )
 
 
@@ -120,4 +127,5 @@ def full(device: torch.device, model: str | None) -> Settings:
         profiled=Case(base, 2, 256, only=PROFILED),
         shared=base,
         rounds=15,
+        answered=tuple(Case(name, 16, 256) for name in (*sizes, *((QWEN,) if model is None else ()))),
     )

@@ -19,11 +19,14 @@ from benchmarks.timing import FLOOR, interleaved
 
 FEW = ("prefix-tuning-plus", "prefix-tuning", "PEFT prefix tuning", "PEFT LoRA (q, v)")
 TINY = Case("llama-3M", 1, 6, only=FEW)
+ANSWERED = Case("llama-3M", 2, 9)
 CPU = torch.device("cpu")
 
 
 def tiny(device: torch.device, model: str | None) -> Settings:
-    return Settings(device, (TINY,), (TINY,), (TINY,), (TINY,), TINY, "llama-3M", 2, resident=65, points=1)
+    return Settings(
+        device, (TINY,), (TINY,), (TINY,), (TINY,), TINY, "llama-3M", 2, (ANSWERED,), resident=65, points=1
+    )
 
 
 @pytest.mark.slow
@@ -42,6 +45,9 @@ def test_a_section_runs_and_becomes_a_page(
     assert all(table["kind"] == section for table in record["tables"])
     text, printed = page.read_text(), capsys.readouterr().out
     names = {FLOOR, *FEW} if section in ("step", "decode", "prefill", "size", "profile") else set(FEW[:2])
+    if section == "answers":
+        names = {"at every token", "before labels alone"}
+        assert record["tables"][0]["rows"][1]["peak_step_ratio"] < 1
     for name in names:
         assert f"| {name} |" in text or f", {name}**" in text
         assert name in printed
