@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.precision import FullPrecision
-from ctxpeft.blocks.products import added_mapped
+from ctxpeft.blocks.products import add_into, added_mapped
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -121,27 +121,17 @@ class ContextModule(FullPrecision):
             n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None
         return Read(n, m, c), gate
 
-    def is_bare(self) -> bool:
-        """Whether calling the module is nothing but its `forward` of its own parameters: no hooks on it or its parts,
-        not accelerate's, and none of torch's parametrizations."""
-        parts = self._modules
-        for part in (self, parts["memory"], parts["feature_map"]):
-            if part is not None:
-                there = part.__dict__
-                if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
-                    return False
-                if "parametrizations" in there["_modules"]:
-                    return False
-        return True
-
-    def add_to(self, output: Tensor, query: Tensor) -> Tensor:
+    def add_to(self, output: Tensor, query: Tensor, into: bool = False) -> Tensor:
         """o + phi(q)^T M of a module that is `short`, in one product and without a capture, in fp32 or wider: (B, T,
-        H, dv), as o; q is (B, H, T, d)."""
+        H, dv), as o; q is (B, H, T, d). With `into`, where nothing is trained, o itself may be what is written to."""
         parts: Any = self._modules
         dtype = self.dtype
         q = query if query.dtype == dtype else query.to(dtype)
         o = output if output.dtype == dtype else output.to(dtype)
-        return added_mapped(o, q, parts["memory"]._parameters["matrix"], parts["feature_map"].forward)
+        matrix, phi = parts["memory"]._parameters["matrix"], parts["feature_map"].forward
+        if into and o.is_contiguous():
+            return add_into(o, phi(q), matrix)
+        return added_mapped(o, q, matrix, phi)
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

@@ -47,6 +47,19 @@ def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.baddbmm(before, rows, weight).transpose(0, 1).reshape(o.shape)
 
 
+def add_into(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """What `added` gives, written to o, which is contiguous; no gradient passes."""
+    batch, tokens, heads, out = o.shape
+    count, sets = batch * tokens, len(weight)
+    if count == 1 or (tokens == 1 and sets == batch * heads):
+        o.view(sets, 1, out).baddbmm_(x.reshape(sets, 1, -1), weight)
+    else:
+        o.view(count, heads, out).transpose(0, 1).baddbmm_(
+            x.transpose(0, 1).reshape(heads, count, -1), weight
+        )
+    return o
+
+
 def added_mapped(o: Tensor, q: Tensor, weight: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
     """o + phi(q) W of each head, as `added` takes them, of a map without parameters."""
     if torch.is_grad_enabled() and not _kept(q, weight):

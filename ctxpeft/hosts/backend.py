@@ -84,19 +84,23 @@ def renamed(module: nn.Module, config: Any) -> Any:
 
 
 def implementation(config: Any) -> str:
-    """The attention backend that a config names, past the property that shows it: attributes of configs are slow."""
-    return str(config._attn_implementation_internal)
+    """The attention backend that a config names, past what configs do for every attribute: they are slow."""
+    return str(object.__getattribute__(config, "_attn_implementation_internal"))
+
+
+def is_plain(config: Any) -> bool:
+    """Whether a config asks for transformers' own function for sdpa. It does not look at the module's config, and what
+    it returns is nobody else's."""
+    return implementation(config) == "sdpa" and ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
 
 
 def run_backend(
     module: Any, config: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     """The attention that `config`, the module's own, asks for: out (B, T, Hq, dv) and the weights, if any."""
-    if implementation(config) == "sdpa":
-        plain: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        if plain is sdpa_attention_forward:  # which does not look at the module's config
-            found: tuple[Tensor, None] = plain(module, query, key, value, mask, **options)
-            return found
+    if is_plain(config):
+        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **options)
+        return found
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     function = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
     ours = module.config

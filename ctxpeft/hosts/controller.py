@@ -24,11 +24,15 @@ ATTRIBUTE = "_ctxpeft"
 
 
 class Plan(NamedTuple):
-    """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass."""
+    """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass.
+
+    quiet: it began where nobody else has a say: no gradients, routing, instrument, autocast or compiler.
+    """
 
     names: tuple[str, ...]
     rows: Rows | None = None
     facts: Pass | None = None
+    quiet: bool = False
 
     def mask(self, name: str, tokens: str, batch: int, device: torch.device) -> Tensor | None:
         """Where a module of an adapter acts, booleans (B, 1 or T), or None for everywhere.
@@ -92,7 +96,14 @@ class Controller:
         names = self.active if self.routed is None else self.routed.names
         if self.silenced:
             names = tuple(n for n in names if n not in self.silenced)
-        return Plan(names, self.routed, facts)
+        return Plan(names, self.routed, facts, self._is_quiet(facts))
+
+    def _is_quiet(self, facts: Pass | None) -> bool:
+        if torch.is_grad_enabled() or self.routed is not None or torch.compiler.is_compiling():
+            return False
+        if facts is None or self.watch is not None or self.recording is not None:
+            return False
+        return not any(map(torch.is_autocast_enabled, {"cpu", "cuda", facts.device().type} - {"meta"}))
 
     def watch_at(self, layer: int | None) -> Watch | None:
         """Who is told what the modules of a layer contribute, None for nobody."""

@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.precision import autocasts
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.backend import SEAM, implementation, renamed, run_backend
+from ctxpeft.hosts.backend import SEAM, implementation, is_plain, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan
 from ctxpeft.hosts.discover import Layer
@@ -198,7 +199,15 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        carried = options.pop(PLAN, None)
+        carried, plans = options.pop(PLAN, None), self.controller.plans
+        tried = False
+        if carried is None and plans and plans[-1].quiet and not torch.is_grad_enabled():
+            self.plan = plans[-1]
+            known = self.attention_site.known.get((self.plan.names, "head"))
+            if known is not None and known.short is not None and known.short.is_bare():
+                tried, done = True, self._shortly(module, known.short, query, key, value, mask, options)
+                if done is not None:
+                    return done
         if carried is not None:
             self.plan = carried
         elif not self.enters:
@@ -207,7 +216,8 @@ class Seam:
         acts = self.attention_site.acts(plan.names, "head")
         if not acts.acting and not acts.past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
-        short = self._short(acts, plan, query) if acts.brief and recording is None else None
+        brief = acts.brief and recording is None and not tried
+        short = self._short(acts, plan, query) if brief else None
         if short is not None:
             done = self._shortly(module, short, query, key, value, mask, options)
             if done is not None:
@@ -257,11 +267,7 @@ class Seam:
             if query.shape[2] > 1:
                 return None
             return Divided.side_by_side(acts.acting, plan, query.shape[0], query.device).short
-        if short is not None:
-            for module in short.matrices:
-                if not module.is_bare():
-                    return None
-        return short
+        return short if short is None or short.is_bare() else None
 
     def _shortly(
         self,
@@ -275,18 +281,21 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None] | None:
         """What `attend` returns, by the short way; None where that does not serve this call."""
         config, slots = self.original_config, short.slots
-        if slots is None:
-            output, weights = run_backend(module, config, query, key, value, mask, options)
-        elif implementation(config) == "sdpa":
-            found = beside_slots(slots, query, key, value, mask, options)
-            if found is None:
+        ours = is_plain(config)
+        output: Tensor | None
+        weights = None
+        if slots is not None:
+            output = beside_slots(slots, query, key, value, mask, options) if ours else None
+            if output is None:
                 return None
-            output, weights = found, None
+        elif ours:
+            output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
         else:
-            return None
+            output, weights = run_backend(module, config, query, key, value, mask, options)
+        into = ours and not torch.is_grad_enabled()
         o = output
         for one in short.matrices:
-            o = one.add_to(o, query if one.rotated else cast(Tensor, self._unrotated_or(query)))
+            o = one.add_to(o, query if one.rotated else cast(Tensor, self._unrotated_or(query)), into)
         return o if o.dtype == output.dtype else o.to(output.dtype), weights
 
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctxpeft.blocks.attention import one_query
 from ctxpeft.blocks.context_module import ContextModule
@@ -16,10 +16,14 @@ from ctxpeft.hosts.fused import additive_and_blind, plain
 
 
 class Short(NamedTuple):
-    """The modules of a site where all go the short way: at most one of slots, and the matrices, in order."""
+    """The modules of a site where all go the short way: at most one of slots, and the matrices, in order.
+
+    parts: the modules that matrices consist of, themselves among them.
+    """
 
     slots: ContextModule | None
     matrices: tuple[ContextModule, ...]
+    parts: tuple[nn.Module, ...] = ()
 
     @classmethod
     def of(cls, modules: list[ContextModule]) -> Short | None:
@@ -28,7 +32,21 @@ class Short(NamedTuple):
         matrices = tuple(module for module in modules if module.short)
         if not modules or len(alone) > 1 or len(alone) + len(matrices) < len(modules):
             return None
-        return cls(alone[0] if alone else None, matrices)
+        parts = tuple(
+            part for m in matrices for part in (m, m._modules["memory"], m._modules["feature_map"]) if part
+        )
+        return cls(alone[0] if alone else None, matrices, parts)
+
+    def is_bare(self) -> bool:
+        """Whether calling a matrix is nothing but its `forward` of its own parameters: no hooks on it or its parts, not
+        accelerate's, and none of torch's parametrizations."""
+        for part in self.parts:
+            there = part.__dict__
+            if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
+                return False
+            if "parametrizations" in there["_modules"]:
+                return False
+        return True
 
 
 def beside_slots(

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import ctxpeft
 from ctxpeft.blocks import products
@@ -35,9 +37,9 @@ def counted() -> Iterator[list[int]]:
     calls: list[int] = []
     real = ContextModule.add_to
 
-    def add_to(self: ContextModule, output: Tensor, query: Tensor) -> Tensor:
+    def add_to(self: ContextModule, output: Tensor, query: Tensor, *into: bool) -> Tensor:
         calls.append(1)
-        return real(self, output, query)
+        return real(self, output, query, *into)
 
     with patch.object(ContextModule, "add_to", add_to):
         yield calls
@@ -185,11 +187,14 @@ def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
     one = next(m for m in model.modules() if isinstance(m, ContextModule))
     target = one.get_submodule(part)
     register = target.register_forward_pre_hook if kind == "pre" else target.register_forward_hook
-    hook = register(lambda *_: heard.append(part))
-    with torch.no_grad():
-        model(IDS)
-    assert heard
-    hook.remove()
+    for warm in (False, True):
+        hook = register(lambda *_: heard.append(part))
+        with torch.no_grad():
+            model(IDS)
+        assert heard, warm
+        hook.remove()
+        with torch.no_grad():
+            model(IDS)
     heard.clear()
     with torch.no_grad(), counted() as calls:
         model(IDS)
@@ -200,6 +205,8 @@ def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
 def test_a_parametrized_matrix_goes_the_long_way() -> None:
     model, _ = adapted([module()])
     before = long_way(model, IDS)
+    with torch.no_grad():
+        model(IDS)
 
     class Halved(nn.Module):
         def forward(self, matrix: Tensor) -> Tensor:
@@ -210,6 +217,8 @@ def test_a_parametrized_matrix_goes_the_long_way() -> None:
         parametrize.register_parametrization(memory, "matrix", Halved())
     with counted() as calls:
         halved = model(IDS).logits.detach()
+        with torch.no_grad():
+            assert torch.equal(model(IDS).logits, halved)
     assert not calls
     assert not torch.allclose(halved, before)
     for memory in memories:
@@ -222,6 +231,9 @@ def test_a_parametrized_matrix_goes_the_long_way() -> None:
 
 def test_instruments_routing_and_autocast_go_the_long_way() -> None:
     model, _ = adapted([module()], torch.float32)
+    with torch.no_grad(), counted() as calls:
+        model(IDS)
+    assert calls
     with torch.no_grad(), counted() as calls, torch.autocast("cpu", torch.bfloat16):
         under = model(IDS).logits
     assert not calls
@@ -238,3 +250,48 @@ def test_instruments_routing_and_autocast_go_the_long_way() -> None:
         routed = model(IDS).logits
     assert not calls
     torch.testing.assert_close(routed[[0, 2]], long_way(model, IDS)[[0, 2]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_what_another_backend_returns_is_not_written_to(rows: int, tokens: int) -> None:
+    """Only transformers' own function for sdpa is known to return what nobody else holds."""
+    model, _ = adapted([module()], torch.float32)
+    returned: list[Tensor] = []
+    copies: list[Tensor] = []
+
+    def keeps(one: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **_: Any) -> tuple[Tensor, None]:
+        returned.append(q.transpose(1, 2).contiguous())
+        copies.append(returned[-1].clone())
+        return returned[-1], None
+
+    ALL_ATTENTION_FUNCTIONS.register("keeps", keeps)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("keeps", sdpa_mask)
+    model.set_attn_implementation("keeps")
+    with torch.no_grad(), counted() as calls:
+        found = [model(IDS[:rows, :tokens]).logits for _ in range(2)]
+    assert len(calls) == len(returned)
+    assert all(map(torch.equal, returned, copies))
+    assert torch.equal(*found)
+
+
+def test_gradients_within_a_pass_that_began_without() -> None:
+    """A layer that is told to train although the pass is not gets its gradients."""
+    model, handle = adapted([module()])
+    with torch.no_grad():
+        model(IDS)
+    layer = model.model.layers[-1]
+    plain = layer.forward
+
+    def trains(*args: Any, **kwargs: Any) -> Any:
+        with torch.enable_grad():
+            return plain(*args, **kwargs)
+
+    layer.forward = trains
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda m, a, out: seen.append(out))
+    with torch.no_grad():
+        model(IDS)
+    hook.remove()
+    found = torch.autograd.grad(seen[0].square().sum(), list(handle.parameters())[-1])
+    assert found[0].abs().max() > 0
