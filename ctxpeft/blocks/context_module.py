@@ -21,8 +21,8 @@ class ContextModule(FullPrecision):
 
     looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
     softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
-    gates, by all heads in their order. short: whether all it does is o + phi(q)^T M, head by head. alone: whether it
-    joins with slots that look at nothing.
+    gates, by all heads in their order. short: whether all it does is o + phi(q)^T M. one_product: whether that is one
+    product a head, of a matrix of its own. alone: whether it joins with slots that look at nothing.
     """
 
     heads: Tensor | None
@@ -76,9 +76,11 @@ class ContextModule(FullPrecision):
             and getattr(self.memory, "short", False)
             and self.query.plain
             and spec.query.source in ("rotated", "unrotated")
-            and self.grouping.trivial
             and self.heads is None
         )
+        memory: Any = self.memory
+        self.one_product: bool = self.short and self.grouping.trivial and len(memory.factors()) == 1
+        self.share = self.grouping.heads // self.grouping.groups
         self.rotated = spec.query.source == "rotated"
         if spec.merge == "compete_length":
             self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
@@ -87,7 +89,7 @@ class ContextModule(FullPrecision):
         """Use a part that somebody else owns: it is called here, and counted, saved and moved there."""
         del self._modules[name]
         self.__dict__[name] = part
-        self.short = self.alone = False
+        self.short = self.alone = self.one_product = False
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
         """What calling the module returns."""
@@ -122,16 +124,19 @@ class ContextModule(FullPrecision):
         return Read(n, m, c), gate
 
     def add_to(self, output: Tensor, query: Tensor, into: bool = False) -> Tensor:
-        """o + phi(q)^T M of a module that is `short`, in one product and without a capture, in fp32 or wider: (B, T,
-        H, dv), as o; q is (B, H, T, d). With `into`, where nothing is trained, o itself may be what is written to."""
+        """o + phi(q)^T M of a module that is `short`, without a capture, in fp32 or wider: (B, T, H, dv), as o; q is
+        (B, H, T, d). With `into` o itself may be written to. What is trained must be `one_product`."""
         parts: Any = self._modules
         dtype = self.dtype
         q = query if query.dtype == dtype else query.to(dtype)
         o = output if output.dtype == dtype else output.to(dtype)
-        matrix, phi = parts["memory"]._parameters["matrix"], parts["feature_map"].forward
-        if into and o.is_contiguous():
-            return add_into(o, phi(q), matrix)
-        return added_mapped(o, q, matrix, phi)
+        factors, phi = parts["memory"].factors(), parts["feature_map"].forward
+        if self.one_product and not (into and o.is_contiguous()):
+            return added_mapped(o, q, factors[0], phi)
+        mine = into or o is not output
+        return add_into(
+            o if mine and o.is_contiguous() else o.clone().contiguous(), phi(q), factors, self.share
+        )
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

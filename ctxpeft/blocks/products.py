@@ -47,16 +47,23 @@ def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.baddbmm(before, rows, weight).transpose(0, 1).reshape(o.shape)
 
 
-def add_into(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """What `added` gives, written to o, which is contiguous; no gradient passes."""
+def add_into(o: Tensor, x: Tensor, factors: Sequence[Tensor], share: int) -> Tensor:
+    """o += x A ... W, of each head; o is contiguous, and no gradient passes. Shapes are those of `added`; `share` heads
+    in a row have one matrix, so that W is (H / share, w, v). W may also be that of each row, where T is 1."""
     batch, tokens, heads, out = o.shape
-    count, sets = batch * tokens, len(weight)
-    if count == 1 or (tokens == 1 and sets == batch * heads):
-        o.view(sets, 1, out).baddbmm_(x.reshape(sets, 1, -1), weight)
+    count, sets = batch * tokens, len(factors[0])
+    *before, last = factors
+    if tokens == 1 and sets * share == batch * heads:
+        x, there = x.reshape(sets, share, -1), o.view(sets, share, out)
+    elif share == 1:
+        x, there = x.transpose(0, 1).reshape(heads, count, -1), o.view(count, heads, out).transpose(0, 1)
     else:
-        o.view(count, heads, out).transpose(0, 1).baddbmm_(
-            x.transpose(0, 1).reshape(heads, count, -1), weight
-        )
+        for factor in factors:
+            x = grouped(x.reshape(batch, sets, share * tokens, -1), factor)
+        return o.add_(x.reshape(batch, heads, tokens, out).transpose(1, 2))
+    for factor in before:
+        x = torch.bmm(x, factor)
+    there.baddbmm_(x, last)
     return o
 
 

@@ -84,8 +84,8 @@ def renamed(module: nn.Module, config: Any) -> Any:
 
 
 def implementation(config: Any) -> str:
-    """The attention backend that a config names, past what configs do for every attribute: they are slow."""
-    return str(object.__getattribute__(config, "_attn_implementation_internal"))
+    """The attention backend that a config names, past the property that shows it: attributes of configs are slow."""
+    return str(config._attn_implementation_internal)
 
 
 def is_plain(config: Any) -> bool:

@@ -199,9 +199,9 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        carried, plans = options.pop(PLAN, None), self.controller.plans
-        tried = False
-        if carried is None and plans and plans[-1].quiet and not torch.is_grad_enabled():
+        controller, carried, tried = self.controller, options.pop(PLAN, None), False
+        plans = controller.plans if carried is None and controller.recording is None else ()
+        if plans and plans[-1].quiet and not torch.is_grad_enabled():
             self.plan = plans[-1]
             known = self.attention_site.known.get((self.plan.names, "head"))
             if known is not None and known.short is not None and known.short.is_bare():
@@ -211,8 +211,8 @@ class Seam:
         if carried is not None:
             self.plan = carried
         elif not self.enters:
-            self.plan = self.controller.plan()
-        plan, recording = self.plan, self.controller.recording
+            self.plan = controller.plan()
+        plan, recording = self.plan, controller.recording
         acts = self.attention_site.acts(plan.names, "head")
         if not acts.acting and not acts.past and recording is None:
             return run_backend(module, self.original_config, query, key, value, mask, options)
@@ -225,7 +225,7 @@ class Seam:
         backend = implementation(self.original_config)
         content = Content(module, query, key, mask, options, backend)
         told = acts.reads_log_mass and backend == "sdpa" and applicable(query, key, value, mask, options)
-        watch = self.controller.watch_at(self.layer.index)
+        watch = controller.watch_at(self.layer.index)
         if told and acts.joins and recording is None:
             asked = lambda: question(content, value)  # noqa: E731
             merged = joined(self._capture(query, content, None), acts, plan, watch, asked)
@@ -253,12 +253,13 @@ class Seam:
 
     def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
         """The modules that go the short way, where nobody else has a say in this pass: no instrument, no autocast, no
-        hooks. With gradients matrices alone; with routing those of all rows side by side, for one query a row."""
+        hooks. With gradients one product a head alone; with routing those of all rows side by side, for one query a
+        row."""
         if self.controller.watch is not None or autocasts(query.device):
             return None
         short, rows = acts.short, plan.rows
         if torch.is_grad_enabled() and (
-            short is None or short.slots is not None or rows is not None or torch.compiler.is_compiling()
+            short is None or not short.trains or rows is not None or torch.compiler.is_compiling()
         ):
             return None
         if rows is not None and torch.compiler.is_compiling():

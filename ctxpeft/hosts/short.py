@@ -18,12 +18,13 @@ from ctxpeft.hosts.fused import additive_and_blind, plain
 class Short(NamedTuple):
     """The modules of a site where all go the short way: at most one of slots, and the matrices, in order.
 
-    parts: the modules that matrices consist of, themselves among them.
+    parts: the modules that matrices consist of, themselves among them. trains: all are one product a head.
     """
 
     slots: ContextModule | None
     matrices: tuple[ContextModule, ...]
     parts: tuple[nn.Module, ...] = ()
+    trains: bool = False
 
     @classmethod
     def of(cls, modules: list[ContextModule]) -> Short | None:
@@ -35,7 +36,8 @@ class Short(NamedTuple):
         parts = tuple(
             part for m in matrices for part in (m, m._modules["memory"], m._modules["feature_map"]) if part
         )
-        return cls(alone[0] if alone else None, matrices, parts)
+        trains = not alone and all(module.one_product for module in matrices)
+        return cls(alone[0] if alone else None, matrices, parts, trains)
 
     def is_bare(self) -> bool:
         """Whether calling a matrix is nothing but its `forward` of its own parameters: no hooks on it or its parts, not

@@ -31,6 +31,15 @@ def module(source: str = "rotated", **more: Any) -> dict[str, Any]:
     return plain | {"memory": {"kind": "matrix"}} | more
 
 
+MEMORIES: list[dict[str, Any]] = [
+    {},
+    {"per": "kv_head"},
+    {"per": "layer"},
+    {"form": "low_rank", "rank": 3},
+    {"form": "low_rank", "rank": 3, "per": "kv_head"},
+]
+
+
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """How often modules went the short way."""
@@ -122,19 +131,33 @@ def test_the_short_way_trains_as_the_long_one(
         st.sampled_from(["elu", "gelu", "relu", "squared_relu", "identity"]), min_size=1, max_size=2
     ),
     sources=st.lists(st.sampled_from(["rotated", "unrotated"]), min_size=2, max_size=2),
+    memories=st.lists(st.sampled_from(MEMORIES), min_size=2, max_size=2),
     rows=st.integers(1, 3),
     tokens=st.integers(1, 7),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    eager=st.booleans(),
 )
 def test_the_short_way_says_what_the_long_one_says(
-    kinds: list[str], sources: list[str], rows: int, tokens: int, dtype: torch.dtype
+    kinds: list[str],
+    sources: list[str],
+    memories: list[dict[str, Any]],
+    rows: int,
+    tokens: int,
+    dtype: torch.dtype,
+    eager: bool,
 ) -> None:
-    modules = [module(s, feature_map={"kind": k}) for s, k in zip(sources, kinds, strict=False)]
+    modules = [
+        module(s, feature_map={"kind": k}, memory={"kind": "matrix", **m})
+        for s, k, m in zip(sources, kinds, memories, strict=False)
+    ]
     model, _ = adapted(modules, dtype)
+    if eager:
+        model.set_attn_implementation("eager")
     ids = IDS[:rows, :tokens]
-    with torch.no_grad(), counted() as calls:
-        found = model(ids).logits
-    assert len(calls) == len(modules) * len(model.model.layers)
+    for _ in range(2):
+        with torch.no_grad(), counted() as calls:
+            found = model(ids).logits
+        assert len(calls) == len(modules) * len(model.model.layers)
     close = {} if dtype == torch.float64 else {torch.float32: 1e-5, torch.bfloat16: 0.1}
     limit = 1e-11 if dtype == torch.float64 else close[dtype]
     torch.testing.assert_close(found, long_way(model, ids), rtol=limit, atol=limit)
@@ -143,8 +166,7 @@ def test_the_short_way_says_what_the_long_one_says(
 @pytest.mark.parametrize(
     "other",
     [
-        module(memory={"kind": "matrix", "per": "kv_head"}),
-        module(memory={"kind": "matrix", "form": "low_rank", "rank": 2}),
+        module(memory={"kind": "matrix", "form": "diagonal"}),
         module(gate={"kind": "scalar"}),
         module(feature_map={"kind": "relu"}, normalizer="sum"),
         module(query={"source": "rotated", "norm": "rms"}),
@@ -162,6 +184,19 @@ def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
             without = model(IDS).logits
     assert not calls
     torch.testing.assert_close(found.detach(), without, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("memory", MEMORIES[1:])
+def test_what_is_several_products_trains_the_long_way(memory: dict[str, Any]) -> None:
+    model, handle = adapted([module(), module(memory={"kind": "matrix", **memory})])
+    with counted() as calls:
+        trained = model(IDS).logits
+    assert not calls
+    assert all(bool(g.any()) for g in torch.autograd.grad(trained.sum(), list(handle.parameters())))
+    with torch.no_grad(), counted() as calls:
+        found = model(IDS).logits
+    assert calls
+    torch.testing.assert_close(found, trained.detach(), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("placement", ["inside", "outside"])

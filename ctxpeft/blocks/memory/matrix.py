@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -74,7 +74,7 @@ class MatrixMemory(MemoryModule):
     """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w).
 
     again: the map is cheap, and may be computed again in the backward pass instead of being kept. short: the read is
-    phi(q)^T M of a map without parameters, and nothing else.
+    phi(q)^T M or phi(q)^T A B of a map without parameters, of heads in their order, and nothing else.
     """
 
     def __init__(self, spec: Matrix, shape: SiteShape, width: int, needs_mass: bool, again: bool) -> None:
@@ -97,7 +97,12 @@ class MatrixMemory(MemoryModule):
             self.matrix = nn.Parameter(torch.empty(groups, spec.rank, shape.value_width))
         spec.init.fill_(self.matrix.data)
         self.zeta = nn.Parameter(torch.zeros(groups, width)) if needs_mass else None
-        self.short = self.maps and spec.form == "full" and not needs_mass
+        self.short = self.maps and not needs_mass and self.grouping.order is None
+
+    def factors(self) -> tuple[Tensor, ...]:
+        """M, or A and B."""
+        owned: Any = self._parameters
+        return (owned["matrix"],) if self.form == "full" else (owned["down"], owned["matrix"])
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         if self.maps:
