@@ -4,9 +4,12 @@
     python -m benchmarks.evidence run [TABLE...] --model M --data-root D --out DIR [--encoder E] [--size default|equal]
                                       [--set key=value ...]
     python -m benchmarks.evidence write --out DIR [--docs docs/evidence]
+    python -m benchmarks.evidence pack TABLE... --out DIR --archive FILE.tar.xz
+    python -m benchmarks.evidence unpack FILE.tar.xz... --out DIR
 
 `run` may be stopped at any time and goes on where it was; finished tables are only read. `write` turns what has
-finished into docs/evidence/results and the page.
+finished into docs/evidence/results and the page. `pack` keeps the finished runs without their weights, and `unpack`
+puts them where `run` goes on with them, on another machine too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+from benchmarks.evidence.archive import pack, unpack
 from benchmarks.evidence.tables import FILE, Plan, Size, load_plan
 from ctxpeft.cli._overrides import parse_overrides
 from ctxpeft.errors import CtxpeftError
@@ -48,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     writer = commands.add_parser("write")
     writer.add_argument("--out", type=Path, required=True)
     writer.add_argument("--docs", type=Path, default=Path("docs/evidence"))
+    packer = commands.add_parser("pack")
+    packer.add_argument("tables", nargs="+", metavar="TABLE")
+    packer.add_argument("--out", type=Path, required=True)
+    packer.add_argument("--archive", type=Path, required=True)
+    unpacker = commands.add_parser("unpack")
+    unpacker.add_argument("archives", nargs="+", type=Path, metavar="FILE")
+    unpacker.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(argv)
     try:
         plan = load_plan(given.plan)
@@ -55,6 +66,11 @@ def main(argv: list[str] | None = None) -> int:
             _list(plan)
         elif given.command == "write":
             _write(plan, given.out, given.docs)
+        elif given.command == "pack":
+            print(f"{given.archive}: {pack(given.out, plan.chosen(given.tables), given.archive)} runs")
+        elif given.command == "unpack":
+            for archive in given.archives:
+                print(f"{archive}: {unpack(archive, given.out)} runs are new in {given.out}")
         else:
             _run(plan, given)
     except CtxpeftError as error:

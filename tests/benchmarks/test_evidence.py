@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,58 @@ def test_an_interrupted_run_goes_on(
         for out in (study["out"], tmp_path)
     )
     assert [p["values"] for p in one] == [p["values"] for p in two]
+
+
+def test_packed_runs_go_on_elsewhere(
+    study: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Runs that were unpacked are read; what was not finished when they were packed is trained; weights of dilution
+    alone are kept, and the same runs are the same bytes."""
+    archives = [tmp_path / name for name in ("a.tar.xz", "b.tar.xz")]
+    for archive in archives:
+        assert main(["pack", "plain", "few", "--out", str(study["out"]), "--archive", str(archive)]) == 2
+        assert "there is no table 'plain'" in capsys.readouterr().err
+        plan = ["--plan", str(study["plan"])]
+        words = ["plain", "few", "--out", str(study["out"]), "--archive", str(archive)]
+        assert main([*plan, "pack", *words]) == 0
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    out = tmp_path / "out"
+    assert main(["unpack", str(archives[0]), "--out", str(out)]) == 0
+    runs = sorted(out.rglob("result.json"))
+    assert f"{len(runs)} runs are new" in capsys.readouterr().out
+    few = [path for path in runs if "few" in path.parts]
+    assert few
+    assert not any((path.parent / "adapter").exists() for path in few)
+    shutil.rmtree(few[0].parent)
+    done: list[str] = []
+    complete = Job.complete
+    monkeypatch.setattr(Job, "complete", lambda self, *args: done.append("") or complete(self, *args))
+    assert _run({**study, "out": out}, "plain", "few") == 0
+    assert len(done) == 1
+    was = study["out"] / study["model"].name / "few" / "default" / "curve.json"
+    again = json.loads((out / was.relative_to(study["out"])).read_text())
+    assert [p["values"] for p in again["points"]] == [
+        p["values"] for p in json.loads(was.read_text())["points"]
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_an_archive_that_is_none(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither broken files nor members that would lie elsewhere write anything."""
+    archive, out = tmp_path / "a.tar.xz", tmp_path / "below" / "out"
+    if content is None:
+        with tarfile.open(archive, "w:xz") as tar:
+            tar.add(__file__, "../result.json")
+    else:
+        archive.write_bytes(content)
+    assert main(["unpack", str(archive), "--out", str(out)]) == 2
+    assert "expected an archive of runs" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_what_has_finished_becomes_a_page(study: dict[str, Path], tmp_path: Path) -> None:
