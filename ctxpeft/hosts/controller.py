@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ctxpeft.hosts.seam import Seam
 
 ATTRIBUTE = "_ctxpeft"
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""What a part of a model may be on, for autocast; the device of a pass is not that of all its parts."""
 
 
 class Plan(NamedTuple):
@@ -103,7 +105,7 @@ class Controller:
             return False
         if facts is None or self.watch is not None or self.recording is not None:
             return False
-        return not any(map(torch.is_autocast_enabled, {"cpu", "cuda", facts.device().type} - {"meta"}))
+        return not any(map(torch.is_autocast_enabled, DEVICES))
 
     def watch_at(self, layer: int | None) -> Watch | None:
         """Who is told what the modules of a layer contribute, None for nobody."""
