@@ -190,6 +190,11 @@ def test_packed_runs_go_on_elsewhere(
     assert main(["unpack", str(archives[0]), "--out", str(out)]) == 0
     runs = sorted(out.rglob("result.json"))
     assert f"{len(runs)} runs are new" in capsys.readouterr().out
+    kept = runs[0].parent / "metrics.jsonl"
+    kept.write_text("mine")
+    assert main(["unpack", str(archives[0]), "--out", str(out)]) == 0
+    assert "0 runs are new" in capsys.readouterr().out
+    assert kept.read_text() == "mine"
     few = [path for path in runs if "few" in path.parts]
     assert few
     assert not any((path.parent / "adapter").exists() for path in few)

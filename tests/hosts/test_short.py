@@ -223,6 +223,7 @@ def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
     target = one.get_submodule(part)
     register = target.register_forward_pre_hook if kind == "pre" else target.register_forward_hook
     for warm in (False, True):
+        heard.clear()
         hook = register(lambda *_: heard.append(part))
         with torch.no_grad():
             model(IDS)
@@ -310,11 +311,20 @@ def test_what_another_backend_returns_is_not_written_to(rows: int, tokens: int) 
     assert torch.equal(*found)
 
 
-def test_gradients_within_a_pass_that_began_without() -> None:
+@pytest.mark.parametrize(
+    "one",
+    [
+        module(),
+        module(memory={"kind": "matrix", "form": "low_rank", "rank": 2}),
+        {"placement": "inside", "memory": {"kind": "slots", "count": 3}},
+    ],
+)
+def test_gradients_within_a_pass_that_began_without(one: dict[str, Any]) -> None:
     """A layer that is told to train although the pass is not gets its gradients."""
-    model, handle = adapted([module()])
+    model, handle = adapted([one])
+    ids = IDS[:, :1]
     with torch.no_grad():
-        model(IDS)
+        model(ids)
     layer = model.model.layers[-1]
     plain = layer.forward
 
@@ -326,7 +336,7 @@ def test_gradients_within_a_pass_that_began_without() -> None:
     seen: list[Tensor] = []
     hook = layer.register_forward_hook(lambda m, a, out: seen.append(out))
     with torch.no_grad():
-        model(IDS)
+        model(ids)
     hook.remove()
     found = torch.autograd.grad(seen[0].square().sum(), list(handle.parameters())[-1])
     assert found[0].abs().max() > 0
