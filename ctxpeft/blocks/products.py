@@ -55,15 +55,18 @@ def add_into(o: Tensor, x: Tensor, factors: Sequence[Tensor], share: int) -> Ten
     *before, last = factors
     if tokens == 1 and sets * share == batch * heads:
         x, there = x.reshape(sets, share, -1), o.view(sets, share, out)
-    elif share == 1:
-        x, there = x.transpose(0, 1).reshape(heads, count, -1), o.view(count, heads, out).transpose(0, 1)
+        for factor in before:
+            x = torch.bmm(x, factor)
+        torch.baddbmm(there, x, last, out=there)  # not baddbmm_, whose FLOPs torch does not count
+    elif share == 1:  # a compiler takes no `out` with strides
+        x = x.transpose(0, 1).reshape(heads, count, -1)
+        for factor in factors:
+            x = torch.bmm(x, factor)
+        o.view(count, heads, out).transpose(0, 1).add_(x)
     else:
         for factor in factors:
             x = grouped(x.reshape(batch, sets, share * tokens, -1), factor)
-        return o.add_(x.reshape(batch, heads, tokens, out).transpose(1, 2))
-    for factor in before:
-        x = torch.bmm(x, factor)
-    torch.baddbmm(there, x, last, out=there)  # not baddbmm_, whose FLOPs torch does not count
+        o.add_(x.reshape(batch, heads, tokens, out).transpose(1, 2))
     return o
 
 

@@ -181,3 +181,18 @@ def test_disabled_and_detached():
         assert torch.allclose(function(ids).logits, base, atol=1e-5)
     handle.detach()
     assert torch.allclose(function(ids).logits, base, atol=1e-5)
+
+
+@pytest.mark.parametrize("memory", [{}, {"per": "kv_head"}, {"form": "low_rank", "rank": 2}])
+@pytest.mark.parametrize("length", [1, 9])
+def test_reading_without_gradients_is_one_graph(memory, length):
+    """What is added to the attention's output is added to it as to a compiler's own tensor: prompts, and a token."""
+    plain = {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix", **memory}}
+    model, _ = adapted("llama", {"name": "plain", "modules": [plain]})
+    ids = tokens()[:, :length]
+    function = compiled(model, "aot_eager")
+    with torch.no_grad():
+        expected = model(ids, use_cache=False).logits
+        for _ in range(2):
+            torch.testing.assert_close(function(ids, use_cache=False).logits, expected)
+    assert not counters["graph_break"]
