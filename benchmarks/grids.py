@@ -68,6 +68,13 @@ def title(table: Record, what: str) -> str:
     return ", ".join([f"{what}: {table['model']}", rows, *extras])
 
 
+def _times(row: Record) -> list[str]:
+    """CPU and wall time, each with its ratio."""
+    return [
+        cell for c in ("cpu", "wall") for cell in (milliseconds(row[f"{c}_ms"]), spread(row[f"{c}_ratio"]))
+    ]
+
+
 def _timed(table: Record, what: str) -> Grid:
     decode = table["kind"] == "decode"
     predicted = any("predicted_flops" in row for row in table["rows"])
@@ -77,8 +84,7 @@ def _timed(table: Record, what: str) -> Grid:
     header += ["tokens in the cache"] if decode else []
     rows = []
     for row in table["rows"]:
-        cells = [row["name"], milliseconds(row["cpu_ms"]), spread(row["cpu_ratio"])]
-        cells += [milliseconds(row["wall_ms"]), spread(row["wall_ratio"])]
+        cells = [row["name"], *_times(row)]
         if predicted:
             flops = row.get("predicted_flops")
             cells += (
@@ -134,10 +140,7 @@ def answers(table: Record) -> Grid:
     rows = [
         (
             row["name"],
-            milliseconds(row["cpu_ms"]),
-            spread(row["cpu_ratio"]),
-            milliseconds(row["wall_ms"]),
-            spread(row["wall_ratio"]),
+            *_times(row),
             f"{row['peak_step_bytes'] / 1e6:.1f}",
             f"{row['peak_step_ratio']:.3f}",
         )
@@ -152,10 +155,7 @@ def adapters(table: Record) -> Grid:
     rows = [
         (
             row["name"],
-            milliseconds(row["cpu_ms"]),
-            spread(row["cpu_ratio"]),
-            milliseconds(row["wall_ms"]),
-            spread(row["wall_ratio"]),
+            *_times(row),
         )
         for row in table["rows"]
     ]

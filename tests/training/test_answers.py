@@ -20,18 +20,8 @@ from ctxpeft.training import Bench, TrainingConfig, load_method, run
 from ctxpeft.training import _job as job_module
 from ctxpeft.training._order import OrderedExamples
 from tests.hosts.cases import VARIANTS
+from tests.training.test_together import GENERATED
 
-GENERATED = {
-    "name": "generated",
-    "modules": [
-        {
-            "placement": "outside",
-            "feature_map": {"kind": "elu"},
-            "memory": {"kind": "matrix"},
-            "scope": {"tokens": "generated"},
-        }
-    ],
-}
 HEADED = {"name": "head", "peft": {"peft_type": "LORA", "r": 2, "target_modules": ["lm_head", "q_proj"]}}
 ATTACHED: dict[str, Any] = {
     "slots": "prefix-tuning",
