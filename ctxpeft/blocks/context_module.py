@@ -133,10 +133,9 @@ class ContextModule(FullPrecision):
         factors, phi = parts["memory"].factors(), parts["feature_map"].forward
         if self.one_product and not (into and o.is_contiguous()):
             return added_mapped(o, q, factors[0], phi)
-        mine = into or o is not output
-        return add_into(
-            o if mine and o.is_contiguous() else o.clone().contiguous(), phi(q), factors, self.share
-        )
+        if not (o.is_contiguous() and (into or o is not output)):
+            o = o.clone(memory_format=torch.contiguous_format)
+        return add_into(o, phi(q), factors, self.share)
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

@@ -1,7 +1,7 @@
 """The head of a language model read at the tokens before a label, and nowhere else.
 
-What would follow a prompt's own tokens enters no loss. With a vocabulary of 150,000 the logits of a batch are more
-memory than all else in a step of a small model, and its head a quarter of the multiplications.
+What would follow a prompt's own tokens enters no loss. Where the vocabulary is large their logits are much of the
+memory and of the time of a step (docs/performance, "Training on answers").
 
 Shapes: B rows, T tokens, N of them followed by a label, V vocabulary.
 """

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 import ctxpeft
 from ctxpeft.tasks import Answers, takes_answers_alone
@@ -20,6 +20,7 @@ from ctxpeft.training import Bench, TrainingConfig, load_method, run
 from ctxpeft.training import _job as job_module
 from ctxpeft.training._order import OrderedExamples
 from tests.hosts.cases import VARIANTS
+from tests.training.stock import arguments, losses
 from tests.training.test_together import GENERATED
 
 HEADED = {"name": "head", "peft": {"peft_type": "LORA", "r": 2, "target_modules": ["lm_head", "q_proj"]}}
@@ -247,29 +248,21 @@ def test_equal_to_the_stock_trainer(bench: Bench, tmp_path: Any) -> None:
     model = bench.base.model
     handle = ctxpeft.attach(model, "prefix-tuning-plus", seed=config.seed)
     try:
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path),
+        quiet = arguments(
+            tmp_path,
             max_steps=4,
-            per_device_train_batch_size=4,
             gradient_accumulation_steps=2,
             learning_rate=0.01,
             lr_scheduler_type=config.scheduler,
             max_grad_norm=config.max_grad_norm,
             optim="adamw_torch",
-            logging_steps=1,
             save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
             remove_unused_columns=False,
         )
-        stock = Trainer(
-            model=model, args=arguments, train_dataset=order, data_collator=bench.encoder.collator()
-        )
+        stock = Trainer(model=model, args=quiet, train_dataset=order, data_collator=bench.encoder.collator())
         stock._get_train_sampler = lambda *_, **__: torch.utils.data.SequentialSampler(order)
         stock.train()
     finally:
         handle.detach()
         model.eval()
-    logged = [entry["loss"] for entry in stock.state.log_history if "loss" in entry]
-    assert ours.train_loss == pytest.approx(logged[-1], rel=1e-4)
+    assert ours.train_loss == pytest.approx(losses(stock)[-1], rel=1e-4)
