@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import adapters, answers, decode, profile, scaling, size, step
+from benchmarks import adapters, answers, cold, decode, profile, scaling, size, step
 from benchmarks.allocator import keep_freed
 from benchmarks.environment import environment
 from benchmarks.grids import grid
@@ -38,6 +38,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = {
     "adapters": adapters.run,
     "scaling": scaling.run,
     "profile": profile.run,
+    "cold": cold.run,
 }
 PAGE = Path("docs/performance.md")
 

@@ -196,6 +196,22 @@ def profile(table: Record) -> Grid:
     return Grid(title(table, f"A {table['what']}"), header, rows)
 
 
+def cold(table: Record) -> Grid:
+    """Operators in a row, and amid a token."""
+    header = ("", "called in a row, µs", "amid a token, µs", f"in {table['layers']} layers, share of a token")
+    rows = [
+        (
+            row["name"],
+            f"{row['row_us'][0]:.1f} [{row['row_us'][1]:.1f}, {row['row_us'][2]:.1f}]",
+            f"{row['amid_us'][0]:.1f} [{row['amid_us'][1]:.1f}, {row['amid_us'][2]:.1f}]",
+            f"{row['share_of_token']:.1%}",
+        )
+        for row in table["rows"]
+    ]
+    what = f"A read amid a token of {table['token_ms']:.4g} ms"
+    return Grid(title(table, what), header, rows)
+
+
 KINDS: dict[str, Callable[[Record], Grid]] = {
     "step": step,
     "decode": decode,
@@ -205,4 +221,5 @@ KINDS: dict[str, Callable[[Record], Grid]] = {
     "adapters": adapters,
     "scaling": scaling,
     "profile": profile,
+    "cold": cold,
 }

@@ -79,6 +79,14 @@ SECTIONS = {
         "the floor; the operators named are those that differ most. A product that the floor runs too (`mm`) and that "
         "differs without being called more often is the noise of the machine.",
     ),
+    "cold": (
+        "What a read takes amid a token",
+        "Decoding reads every weight of the model once a token, and what was in the caches before, code too, is gone "
+        "when the next read comes. The operators that Prefix-Tuning+ adds to a layer are timed twice: called in a row, "
+        "and each time after the products of a layer of the floor. The last column is what they take in all layers, of "
+        "a decoded token of the floor in the same run: no way of calling them makes a token cheaper than that on this "
+        "machine.",
+    ),
 }
 
 

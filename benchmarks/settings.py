@@ -41,14 +41,15 @@ FEW = (
 """What is measured where all would take too long."""
 COMPILED = ("prefix-tuning-plus", "prefix-tuning", "PEFT LoRA (q, v)")
 QWEN = "qwen2.5-0.5B"
+READ = ("prefix-tuning-plus",)
 PROFILED = ("prefix-tuning-plus", "prefix-tuning", "llama-adapter", "PEFT LoRA (q, v)")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The cases of every section. rounds: for steps and prefills; decoding, being quick, takes twice as many.
-    shared: the model of many adapters. answered: steps on prompts with answers. attention: transformers' name of the
-    backend."""
+    shared: the model of many adapters. answered: steps on prompts with answers. colds: the operators of a read, amid a
+    token. attention: transformers' name of the backend."""
 
     device: torch.device
     steps: tuple[Case, ...]
@@ -59,6 +60,7 @@ class Settings:
     shared: str
     rounds: int
     answered: tuple[Case, ...] = (Case("llama-3M", 4, 64),)
+    colds: tuple[Case, ...] = (Case("llama-3M", 1, 64, only=READ),)
     attention: str = "sdpa"
     resident: int = 512
     points: int = 4
@@ -82,7 +84,7 @@ def quick(device: torch.device, model: str | None) -> Settings:
     )
     if model is None:
         steps += (Case("llama-100M", 1, 64, only=FEW),)
-        decodes += (Case("llama-100M", 1, 512, only=FEW),)
+        decodes += (Case("llama-100M", 1, 512, only=FEW), Case(QWEN, 1, 64, only=COMPILED))
     return Settings(
         device=device,
         steps=steps,
@@ -95,6 +97,9 @@ def quick(device: torch.device, model: str | None) -> Settings:
         answered=(
             Case(small, 16, 64),
             *(Case(name, 4, 64) for name in (large, *((QWEN,) if model is None else ()))),
+        ),
+        colds=tuple(
+            Case(name, 1, 64, only=READ) for name in (small, large, *((QWEN,) if model is None else ()))
         ),
     )
 
@@ -128,4 +133,5 @@ def full(device: torch.device, model: str | None) -> Settings:
         shared=base,
         rounds=15,
         answered=tuple(Case(name, 16, 256) for name in (*sizes, *((QWEN,) if model is None else ()))),
+        colds=tuple(Case(name, 1, 512, only=READ) for name in (*sizes, *((QWEN,) if model is None else ()))),
     )

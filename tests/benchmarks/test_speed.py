@@ -45,6 +45,9 @@ def test_a_section_runs_and_becomes_a_page(
     assert all(table["kind"] == section for table in record["tables"])
     text, printed = page.read_text(), capsys.readouterr().out
     names = {FLOOR, *FEW} if section in ("step", "decode", "prefill", "size", "profile") else set(FEW[:2])
+    if section == "cold":
+        names = {"elu", "product added to o", "both, as the module calls them"}
+        assert all(row["amid_us"][0] > 0 < row["share_of_token"] for row in record["tables"][0]["rows"])
     if section == "answers":
         names = {"at every token", "before labels alone"}
         assert record["tables"][0]["rows"][1]["peak_step_ratio"] < 1
