@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,10 @@ class Capture:
     broadcastable to (B, Hq, T). project_kv: the host's frozen W_K and W_V, (P, D) -> (Hkv, P, d), (Hkv, P, dv).
     positions: (B, T) or (1, T), the position of each token in its sequence, from 0. rotate_back: keys (G, P, d) and a
     number of positions -> the keys that many positions earlier, by the host's own rotary embedding.
-    prompt_kv: the owner of virtual tokens -> this layer's K (Hkv, P, d) and V (Hkv, P, dv) for them.
-    The last six are functions, so that nobody pays for what no module asks.
+    prompt_kv: the owner of virtual tokens -> this layer's K (Hkv, P, d) and V (Hkv, P, dv) for them. projections: where
+    the host's modules are that `project_kv` goes through, None where it cannot be told what they do.
+    The last seven are functions, so that nobody pays for what no module asks. continues: whether the pass goes on with
+    a cache; None where nothing may be kept from pass to pass.
     """
 
     output: Tensor
@@ -43,6 +45,8 @@ class Capture:
     positions: Callable[[], Tensor] | None = None
     rotate_back: RotateBack | None = None
     prompt_kv: PromptKV | None = None
+    projections: Callable[[], list[tuple[dict[str, Any], str]] | None] | None = None
+    continues: bool | None = None
 
     def source(self, name: str, heads: Tensor | None) -> Tensor:
         """(B, H, T, width) of a query source; `heads` selects, None takes all. `hidden` has one head, H = 1."""

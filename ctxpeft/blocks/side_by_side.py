@@ -97,6 +97,7 @@ def one_row(capture: Capture) -> Capture:
         log_mass=later(capture.log_mass),
         key_count=later(capture.key_count),
         project_kv=None,
+        projections=None,
         positions=None,
         prompt_kv=None,
     )

@@ -62,6 +62,14 @@ class Plan(NamedTuple):
         """The positions of the tokens of this pass, (B, T) or (1, T), from 0."""
         return self.known().positions()
 
+    def continues(self) -> bool | None:
+        """Whether the pass goes on with a cache; None where nothing may be kept from pass to pass: with gradients,
+        under a compiler, where only the device knows, in a part of the model that was called by itself."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.facts is None:
+            return None
+        length = self.facts.length
+        return length > 0 if isinstance(length, int) else None
+
     def known(self) -> Pass:
         """The facts of the pass. Raises HostError inside a part of the model that was called by itself."""
         if self.facts is None:

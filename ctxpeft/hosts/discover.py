@@ -176,11 +176,29 @@ class Layer:
 
     def weight(self) -> Tensor:
         """A weight of the attention: its device and dtype are those of the layer."""
-        weights = [
-            p for name, p in self.attention.named_parameters() if p.ndim >= 2 and "ctxpeft" not in name
-        ]
-        found = next((w for w in weights if w.is_floating_point()), None)
-        return torch.empty(0, device=weights[0].device if weights else None) if found is None else found
+        packed: Tensor | None = None
+        for name, weight in self.attention.named_parameters():
+            if weight.ndim < 2 or "ctxpeft" in name:
+                continue
+            if weight.is_floating_point():
+                return weight
+            packed = weight if packed is None else packed
+        return torch.empty(0, device=None if packed is None else packed.device)
+
+    def projections(self) -> list[tuple[dict[str, Any], str]] | None:
+        """Where the modules are that `project_kv` goes through: the dict of the parent and the name there. None where
+        one of them has parts, which may do anything."""
+        assert self.wiring is not None
+        chains = (self.wiring.key, self.wiring.value)
+        found: list[tuple[dict[str, Any], str]] = []
+        for step in (step for chain in chains if chain is not None for step in chain.steps):
+            module = self.attention
+            for name in step.module.split("."):
+                found.append((module._modules, name))
+                module = module.get_submodule(name)
+            if module._modules:
+                return None
+        return found
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(P, D) through the frozen W_K and W_V: K (Hkv, P, d) and V (Hkv, P, dv), key norm included, no RoPE."""

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctxpeft.blocks.capture import Chosen, choose
 from ctxpeft.blocks.compose import Active
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.side_by_side import of_one_structure, side_by_side
+from ctxpeft.blocks.unchanged import Unchanged
 from ctxpeft.hosts.controller import Plan
 from ctxpeft.hosts.rows import Rows, Shares
 from ctxpeft.hosts.short import Short
 
 Acting = dict[str, list[ContextModule]]
-PLAIN = (nn.Parameter, Tensor)
-VERSION = operator.attrgetter("_version")
 
 
 @dataclass(frozen=True)
@@ -83,36 +80,14 @@ class _Kept:
     def __init__(self, acting: Acting, rows: Rows, batch: int, device: torch.device) -> None:
         self.acting = acting
         modules = [module for of in acting.values() for module in of]
-        places = [place for module in modules for place in _places(module)]
-        self.owners, self.names = [owner for owner, _ in places], [name for _, name in places]
-        self.seen = self._look()
+        self.tensors = Unchanged(modules)
         self.divided: Divided | None = None
-        if self.seen is not None and all(module.spec.scope.tokens == "all" for module in modules):
+        if self.tensors.known and all(module.spec.scope.tokens == "all" for module in modules):
             self.divided = _laid_out(acting, rows, batch, device, _alike(acting, rows))
 
     def holds(self) -> bool:
-        """Whether every tensor is what it was. Asked at every site in every pass, of every adapter of the batch."""
-        if self.seen is None:
-            return self._look() is None
-        tensors, versions, storages = self.seen
-        return (
-            all(map(operator.is_, map(dict.get, self.owners, self.names), tensors))
-            and list(map(VERSION, tensors)) == versions
-            and list(map(Tensor.data_ptr, tensors)) == storages
-        )
-
-    def _look(self) -> tuple[list[Tensor], list[int], list[int]] | None:
-        """Which tensors there are, how often they were changed and where their values lie; None where nobody knows."""
-        tensors = [owner[name] for owner, name in zip(self.owners, self.names, strict=True)]
-        if any(t is None or t.is_meta or t.is_inference() or type(t) not in PLAIN for t in tensors):
-            return None
-        return tensors, list(map(VERSION, tensors)), list(map(Tensor.data_ptr, tensors))
-
-
-def _places(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where the tensors of a module are kept: they may be replaced."""
-    kept = [tensors for part in module.modules() for tensors in (part._parameters, part._buffers)]
-    return [(tensors, name) for tensors in kept for name, t in tensors.items() if t is not None]
+        """Asked at every site in every pass, of every adapter of the batch."""
+        return self.tensors.holds()
 
 
 def _alike(acting: Acting, rows: Rows) -> dict[str, str]:

@@ -14,11 +14,12 @@ from ctxpeft.hosts.handle import Handle
 from ctxpeft.hosts.rows import Rows
 
 
-def activate(model: nn.Module, names: Sequence[str]) -> None:
+def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     """Make exactly these adapters act, composed in this order: inside modules join one softmax, outside ones follow.
 
-    Raises HostError for a name that is not attached or given twice.
+    A single name may be given as it is. Raises HostError for a name that is not attached or given twice.
     """
+    names = [names] if isinstance(names, str) else names
     controller = controller_of(model)
     controller.check(names)
     if len(set(names)) != len(names):

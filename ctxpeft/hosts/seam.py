@@ -286,7 +286,8 @@ class Seam:
         output: Tensor | None
         weights = None
         if slots is not None:
-            output = beside_slots(slots, query, key, value, mask, options) if ours else None
+            continues = self.plan.continues()
+            output = beside_slots(slots, query, key, value, mask, options, continues) if ours else None
             if output is None:
                 return None
         elif ours:
@@ -313,6 +314,8 @@ class Seam:
             positions=self.plan.positions,
             rotate_back=self._rotate_back,
             prompt_kv=self._prompt_kv,
+            projections=None if self.replays else self.layer.projections,
+            continues=self.plan.continues(),
         )
 
     def _unrotated_or(self, query: Tensor) -> Tensor | None:

@@ -58,6 +58,7 @@ def beside_slots(
     value: Tensor,
     mask: Any,
     options: dict[str, Any],
+    continues: bool | None,
 ) -> Tensor | None:
     """(B, 1, Hq, dv) of one softmax over the content and the slots of a module that is `alone`, in a call of the
     attention interface under sdpa; None for several queries a row, and where no kernel serves."""
@@ -69,4 +70,4 @@ def beside_slots(
     told = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if told is None else told
     memory: Any = module._modules["memory"]
-    return one_query(query, key, value, added, blind, memory.own_pairs(), scaling)
+    return one_query(query, key, value, added, blind, memory.own_pairs(continues), scaling)

@@ -53,7 +53,7 @@ def test_activate_chooses_and_orders():
     model, _ = with_two()
     ids = tokens()
     both = model(ids).logits
-    ctxpeft.activate(model, ["a"])
+    ctxpeft.activate(model, "a")
     only_a = model(ids).logits
     ctxpeft.activate(model, ["b", "a"])
     assert torch.allclose(model(ids).logits, both, atol=1e-5)
@@ -214,6 +214,7 @@ class TestRefusals:
     def test_unknown_adapter(self):
         model, _ = with_two()
         self.refused(model, "no adapter called 'c'", lambda: ctxpeft.activate(model, ["c"]))
+        self.refused(model, "no adapter called 'other'", lambda: ctxpeft.activate(model, "other"))
 
     def test_twice(self):
         model, _ = with_two()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from ctxpeft.blocks.attention import attention, serves
 from ctxpeft.blocks.capture import Capture, Read
+from ctxpeft.blocks.kept_pairs import KeptPairs, Place
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
 from ctxpeft.blocks.parameterizations.direct import DirectSlots
@@ -154,6 +156,7 @@ class SlotMemory(MemoryModule):
         trained = spec.parameterization.build(wanted)
         frozen = replace(wanted, count=spec.frozen)
         self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
+        self.kept = KeptPairs() if getattr(trained, "made", False) else None
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
         self.alone = self.plain and not self.back and getattr(self.slots, "alone", False)
@@ -163,21 +166,35 @@ class SlotMemory(MemoryModule):
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d), turned back where they stand before the input, and V (G, P, dv)."""
-        key, value = self.slots(capture)
+        key, value = self._made(capture.continues, capture)
         if self.back:
             assert capture.rotate_back is not None
             key = capture.rotate_back(key, self.back)
         return key, value
 
-    def own_pairs(self) -> tuple[Tensor, Tensor]:
-        """`pairs` of slots that are `alone`: they look at no capture."""
+    def own_pairs(self, continues: bool | None = None) -> tuple[Tensor, Tensor]:
+        """`pairs` of slots that are `alone`: they look at no capture. `continues` is what a capture says."""
         slots: Any = self._modules["slots"]
         there, own = slots.__dict__, slots._parameters
         hooked = there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there
         if isinstance(slots, DirectSlots) and not hooked:
             return own["key"], own["value"]
-        found: tuple[Tensor, Tensor] = slots(None)
-        return found
+        return self._made(continues, None)
+
+    def _made(self, continues: bool | None, capture: Capture | None) -> tuple[Tensor, Tensor]:
+        """What the parameterization makes, or what it made of the same before."""
+        if self.kept is None or torch.compiler.is_compiling():
+            found: tuple[Tensor, Tensor] = self.slots(capture)
+            return found
+        return self.kept.of(continues, partial(self._makers, capture), partial(self.slots, capture))
+
+    def _makers(self, capture: Capture | None) -> list[Place] | None:
+        """The parameterization, and the host's projections where it goes through them."""
+        mine: Place = (self._modules, "slots")
+        if not getattr(self.slots, "projected", False):
+            return [mine]
+        told = None if capture is None or capture.projections is None else capture.projections()
+        return None if told is None else [mine, *told]
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         key, value = self.pairs(capture)

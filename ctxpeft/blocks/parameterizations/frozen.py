@@ -20,6 +20,7 @@ class FrozenFirst(nn.Module):
         super().__init__()
         self.trained = trained
         self.alone = getattr(trained, "alone", False)
+        self.projected = getattr(trained, "projected", False)
         self.register_buffer("key", torch.empty(wanted.keys()))
         self.register_buffer("value", torch.empty(wanted.values()))
         wanted.key_init.fill_(self.key)

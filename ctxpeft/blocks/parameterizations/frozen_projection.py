@@ -38,6 +38,8 @@ class FrozenProjection(ParameterizationSpec):
 class ProjectedSlots(nn.Module):
     """E (P, D) -> K (Hkv, P, d), V (Hkv, P, dv) through the host; only the kv heads in scope are kept."""
 
+    made = projected = True
+
     def __init__(self, wanted: SlotShape, hidden: int | None) -> None:
         super().__init__()
         used, width = sorted(set(wanted.site.kv_head_of_heads())), wanted.site.hidden_width

@@ -38,7 +38,7 @@ class LowRank(ParameterizationSpec):
 class LowRankSlots(nn.Module):
     """A (G, P, r) and B (G, r, d | dv), for keys and for values."""
 
-    alone = True
+    alone = made = True
 
     def __init__(self, spec: LowRank, wanted: SlotShape) -> None:
         super().__init__()

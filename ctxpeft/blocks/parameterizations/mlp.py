@@ -35,7 +35,7 @@ class Mlp(ParameterizationSpec):
 class MlpSlots(nn.Module):
     """E (P, embedding) -> K (G, P, d), V (G, P, dv)."""
 
-    alone = True
+    alone = made = True
 
     def __init__(self, spec: Mlp, wanted: SlotShape) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class SharedKV(ParameterizationSpec):
 class SharedSlots(nn.Module):
     """e (P, embedding), W_K (G, embedding, d), W_V (G, embedding, dv)."""
 
-    alone = True
+    alone = made = True
 
     def __init__(self, spec: SharedKV, wanted: SlotShape) -> None:
         super().__init__()
