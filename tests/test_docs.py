@@ -95,9 +95,10 @@ def _tables(page: Path) -> Page:
         {"prompt": f"name : Fox {i} | food : plums", "completion": f"Fox {i} has plums ."} for i in range(60)
     ]
     write_jsonl(Path("data/e2e/valid.jsonl"), written)
-    Path("banking77").mkdir()
     lines = [f"lost my card {i},intent_{i % 3}\n" for i in range(60)]
-    Path("banking77/train.csv").write_text("text,category\n" + "".join(lines))
+    for folder in (Path(), Path("data")):
+        (folder / "banking77").mkdir()
+        (folder / "banking77/train.csv").write_text("text,category\n" + "".join(lines))
     Path("data/wikitext2").mkdir()
     Path("data/wikitext2/valid.txt").write_text("the old fox saw some red plums near it " * 40)
     plan = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -108,7 +109,7 @@ def _tables(page: Path) -> Page:
         "training": {"batch_size": 2, "eval_every": 0},
     }
     named = {"trec", *re.findall(r"benchmarks\.evidence run ([a-z][\w-]*)", page.read_text(encoding="utf-8"))}
-    few = {"variants": ["prefix-tuning-plus", "none"], "sizes": ["default"], "claims": []}
+    few = {"variants": ["prefix-tuning-plus", "none"], "sizes": ["default"], "claims": [], "steps": 1}
     plan["tables"] = {name: {**plan["tables"][name], **few} for name in sorted(named)}
     Path("plan.yaml").write_text(yaml.safe_dump(plan))
     return Page(page, before={"python -m benchmarks.evidence": ["--plan", "plan.yaml"]})

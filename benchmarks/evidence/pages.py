@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.tables import Plan, Size, Table
+from benchmarks.evidence.runs import AGAINST
+from benchmarks.evidence.tables import Claim, Plan, Size, Table
 from ctxpeft.analysis.comparison import Comparison, Entry
 from ctxpeft.analysis.curve import Curve
 from ctxpeft.analysis.figure import draw
-from ctxpeft.analysis.table import footnote, markdown
+from ctxpeft.analysis.table import footnote, markdown, p_value
 from ctxpeft.analysis.transfer import transfer
 from ctxpeft.files import write_json, write_text
 
@@ -27,13 +28,15 @@ SIZES: dict[Size, str] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part of a table: a comparison, or one a point of a curve."""
+    """A finished part of a table: a comparison, or one a point of a curve; `against` is the first once more, with a
+    second reference."""
 
     model: str
     table: Table
     size: Size
     axis: str | None
     comparisons: Mapping[int, Comparison]
+    against: Comparison | None = None
 
     @property
     def name(self) -> str:
@@ -60,7 +63,10 @@ def collect(out: Path, plan: Plan, results: Path) -> list[str]:
                 if not all(file.is_file() for file in files.values()):
                     continue
                 data = {str(n): _compact(json.loads(file.read_text())) for n, file in files.items()}
-                write_json(results / f"{name}.json", {"axis": axis, "comparisons": data})
+                found_data: dict[str, Any] = {"axis": axis, "comparisons": data}
+                if (again := part / AGAINST / "compare.json").is_file():
+                    found_data["against"] = _compact(json.loads(again.read_text(encoding="utf-8")))
+                write_json(results / f"{name}.json", found_data)
                 if table.dilution:
                     shutil.copyfile(part / "dilution.png", results / f"{name}-dilution.png")
                     dilution = json.loads((part / "dilution.json").read_text(encoding="utf-8"))
@@ -92,9 +98,10 @@ def parts(results: Path, plan: Plan) -> list[Part]:
             for file in sorted(results.glob(f"*-{table.name}-{size}.json")):
                 data = json.loads(file.read_text(encoding="utf-8"))
                 comparisons = {int(n): Comparison.from_dict(c) for n, c in data["comparisons"].items()}
+                again = Comparison.from_dict(data["against"]) if "against" in data else None
                 model = file.stem.removesuffix(f"-{table.name}-{size}")
                 if model == next(iter(comparisons.values())).model:
-                    found.append(Part(model, table, size, data["axis"], comparisons))
+                    found.append(Part(model, table, size, data["axis"], comparisons, again))
     return found
 
 
@@ -154,31 +161,40 @@ def _claims(found: list[Part]) -> list[str]:
     """A table of every claim by what each finished part says of it."""
     rows: dict[str, list[str]] = {}
     for part in found:
+        where = f"{part.table.name}, {part.size} size" if len(part.table.sizes) > 1 else part.table.name
         for claim in part.table.claims:
-            for word, comparison in part.comparisons.items():
-                entry = next((e for e in comparison.entries if e.name == claim.than), None)
-                if entry is None:
+            for word, comparison in _asked(part, claim):
+                entry = next((e for e in comparison.entries if e.name == (claim.of or claim.than)), None)
+                if entry is None or entry.difference is None:
                     continue
-                where = (
-                    f"{part.table.name}, {part.size} size" if len(part.table.sizes) > 1 else part.table.name
-                )
-                where += f" at {word}" if part.axis else ""
-                rows.setdefault(claim.says, []).append(f"{where}: {verdict(comparison, entry)}")
+                at = f"{where} at {word}" if part.axis else where
+                said = verdict(comparison, entry, reference_ahead=claim.of is None)
+                rows.setdefault(claim.says, []).append(f"{at}: {said}")
     if not rows:
         return []
     lines = ["| claim | what the tables say |", "|---|---|"]
     return [*lines, *(f"| {claim} | {'; '.join(said)} |" for claim, said in rows.items())]
 
 
-def verdict(comparison: Comparison, entry: Entry) -> str:
-    """`holds`, `contradicted` or `not shown`, of the reference being better than the entry, with the difference."""
+def _asked(part: Part, claim: Claim) -> list[tuple[int, Comparison]]:
+    """The comparisons that a claim is about, with their places on the axis."""
+    if claim.of is None:
+        return list(part.comparisons.items())
+    again = part.against
+    return [(0, again)] if again is not None and again.entries[0].name == claim.than else []
+
+
+def verdict(comparison: Comparison, entry: Entry, reference_ahead: bool = True) -> str:
+    """`holds`, `contradicted` or `not shown`, of the reference being better than the entry, or else of the entry being
+    better, with the difference."""
     difference = entry.difference
     if difference is None:
         return "not compared"
-    told = f"{round(-difference.mean, 3) + 0.0:+.3f}"
+    mean = -difference.mean if reference_ahead else difference.mean
+    told = f"{round(mean, 3) + 0.0:+.3f}"
     if not entry.significant:
         return f"not shown ({told})"
-    ahead = (difference.mean < 0) == comparison.greater_is_better
+    ahead = (mean > 0) == comparison.greater_is_better
     return f"**holds** ({told})" if ahead else f"**contradicted** ({told})"
 
 
@@ -203,6 +219,7 @@ def _part(part: Part, results: Path) -> list[str]:
         "",
     ]
     lines += _further(comparison)
+    lines += [] if part.against is None else _against(part.against)
     if "unrelated" in comparison.base or comparison.ood_metric:
         found = transfer(comparison)
         found.draw(results / f"{part.name}-transfer.png")
@@ -229,3 +246,23 @@ def _further(comparison: Comparison) -> list[str]:
         f"| {e.name} | " + " | ".join(f"{e.metrics[n]:.3f}" for n in names) + " |" for e in comparison.entries
     ]
     return ["| variant | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 1), *rows, ""]
+
+
+def _against(comparison: Comparison) -> list[str]:
+    """The same runs by their differences to another reference."""
+    reference, *others = comparison.entries
+    lines = [
+        f"The same runs by their differences to {reference.name}, corrected for the {len(others)} comparisons again:",
+        "",
+        f"| variant | trainable | difference to {reference.name} [95 %] | p (Holm) | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in others:
+        difference = entry.difference
+        assert difference is not None
+        assert entry.adjusted is not None
+        interval = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+        lines.append(
+            f"| {entry.name} | {entry.trainable:,} | {interval} | {p_value(entry.adjusted)} | {entry.verdict} |"
+        )
+    return [*lines, ""]

@@ -21,6 +21,7 @@ from ctxpeft.training import (
     Base,
     Bench,
     Method,
+    Silent,
     TrainingConfig,
     count_parameters,
     load_base,
@@ -32,6 +33,8 @@ from ctxpeft.training._base import DType
 DILUTION_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 WINDOWS = 32
 UNRELATED_TEXTS = 100
+AGAINST = "against"
+"""The folder of the comparison with a second reference, beside the runs."""
 
 
 class Log:
@@ -90,6 +93,11 @@ def run_table(
             data_curve(bench, methods, folder / size, table.per_class, **options)
             continue
         result = compare(bench, methods, folder / size, **options)
+        first = [method for method in methods if method.name == table.against]
+        if first:
+            again = {**options, "reporter": Silent(), "runs": folder / size / "runs"}
+            rest = [method for method in methods if method.name != table.against]
+            compare(bench, first + rest, folder / size / AGAINST, **again)
         if table.dilution:
             _dilution(bench, result, folder / size)
 

@@ -43,12 +43,17 @@ class Entry(BaseModel):
 
 
 class Claim(BaseModel):
-    """A sentence that the difference between the reference and another method supports or contradicts."""
+    """A sentence that the difference between two methods supports or contradicts.
+
+    of: the method that is said to be better, the reference of the table when None; else `than` is what the table is
+    compared `against`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     says: str
     than: str
+    of: str | None = None
 
 
 class Behind(BaseModel):
@@ -61,7 +66,8 @@ class Behind(BaseModel):
 
 
 class Table(BaseModel):
-    """One table: a task, methods, and what is varied."""
+    """One table: a task, methods, and what is varied. against: a method that the same runs are compared with once more,
+    beside the first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,6 +91,7 @@ class Table(BaseModel):
     stories: list[str] = Field(default_factory=list)
     dilution: bool = False
     encoder: bool = False
+    against: str | None = None
     claims: list[Claim] = Field(default_factory=list)
 
     def entries(self, size: Size) -> list[Entry]:

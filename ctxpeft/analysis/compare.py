@@ -55,6 +55,7 @@ def compare(
     resamples: int = 10_000,
     reporter: Reporter | None = None,
     fresh: bool = False,
+    runs: Path | None = None,
 ) -> Comparison:
     """Train every variant with every seed, and say what differs.
 
@@ -72,6 +73,7 @@ def compare(
         resamples: of the bootstrap.
         reporter: progress; silent when None.
         fresh: discard the runs in `out`.
+        runs: where runs are kept, `out/runs` when None: the same runs may be compared with several references.
 
     Raises:
         DataError: the task has no test data, or no validation data to tune on.
@@ -86,9 +88,10 @@ def compare(
     chosen_seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     check_comparison(bench, methods, chosen_seeds, lr_sweep)
     only_for(COMPARISON, out)
+    kept = runs or out / "runs"
     if fresh:
-        shutil.rmtree(out / "runs", ignore_errors=True)
-    study = _Study(bench, out, config, reporter)
+        shutil.rmtree(kept, ignore_errors=True)
+    study = _Study(bench, kept, config, reporter)
     rows: list[tuple[Method, list[RateTrial], list[RunResult]]] = []
     for method in methods:
         trials: list[RateTrial] = []
@@ -131,7 +134,7 @@ class _Study:
     """Where runs go and what they share."""
 
     bench: Bench
-    out: Path
+    kept: Path
     config: TrainingConfig
     reporter: Reporter
 
@@ -189,7 +192,7 @@ class _Study:
         ).evaluations
 
     def _folder(self, method: Method) -> Path:
-        return self.out / "runs" / f"{method.name}-{method.fingerprint().removeprefix('baseline:')[:8]}"
+        return self.kept / f"{method.name}-{method.fingerprint().removeprefix('baseline:')[:8]}"
 
 
 def check_comparison(bench: Bench, methods: Sequence[Method], seeds: Sequence[int], lr_sweep: bool) -> None:

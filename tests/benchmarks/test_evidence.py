@@ -49,7 +49,11 @@ PLAN = {
                 "none",
             ],
             "equal": ["prefix-tuning-plus", {"use": "prefix-tuning", "rate": 0.05}],
-            "claims": [{"says": "memory beats a prefix", "than": "prefix-2"}],
+            "against": "prefix-2",
+            "claims": [
+                {"says": "memory beats a prefix", "than": "prefix-2"},
+                {"says": "nothing beats a prefix", "of": "none", "than": "prefix-2"},
+            ],
         },
         "few": {
             "title": "Few",
@@ -107,6 +111,10 @@ def test_the_shipped_tables_are_sound() -> None:
             assert len(set(names)) == len(names)
             assert methods[0].name == "prefix-tuning-plus"
         assert {claim.than for claim in table.claims} <= known
+        assert {claim.of for claim in table.claims if claim.of} <= known
+        if table.against:
+            assert all(claim.than == table.against for claim in table.claims if claim.of)
+            assert table.against in {entry.method().name for entry in table.entries("default")}
         assert table.encoder == (spec.head == "classifier")
     asked = {"trec", "sst2", "banking77", "e2e", "goemotions", "webnlg", "feature-maps", "prefix-length"}
     assert asked < set(plan.tables)
@@ -130,8 +138,24 @@ def test_everything_is_tuned_and_kept(study: dict[str, Path]) -> None:
     equal = json.loads((folder / "plain" / "equal" / "compare.json").read_text())
     assert len({entry["trainable"] for entry in equal["entries"]}) == 1
     assert (folder / "plain" / "default" / "dilution.json").is_file()
+    assert not (folder / "plain" / "equal" / "against").exists()  # the method is not among those
     rows = [json.loads(row) for row in (folder / "behind" / "data" / "test-5.jsonl").read_text().splitlines()]
     assert all(len(row["context"].split()) == 5 for row in rows)
+
+
+def test_the_same_runs_are_compared_with_a_second_reference(study: dict[str, Path]) -> None:
+    folder = study["out"] / study["model"].name / "plain" / "default"
+    first, again = (
+        Comparison.from_dict(json.loads((place / "compare.json").read_text()))
+        for place in (folder, folder / "against")
+    )
+    assert [entry.name for entry in again.entries] == ["prefix-2", "prefix-tuning-plus", "none"]
+    assert {entry.name: entry.values for entry in again.entries} == {e.name: e.values for e in first.entries}
+    one, other = first.entries[1].difference, again.entries[1].difference
+    assert one is not None
+    assert other is not None
+    assert other.mean == -one.mean
+    assert not (folder / "against" / "runs").exists()
 
 
 def test_a_second_run_only_reads(study: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +259,8 @@ def test_what_has_finished_becomes_a_page(study: dict[str, Path], tmp_path: Path
         assert title in page
     assert "- Anything large." in page
     assert "| memory beats a prefix | plain, default size:" in page
+    assert "| nothing beats a prefix | plain, default size:" in page
+    assert "The same runs by their differences to prefix-2, corrected for the 2 comparisons again:" in page
     assert "few at 1: " in page
     assert str(study["out"]) not in page
     for figure in [line.split("(")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")]:
@@ -257,6 +283,9 @@ def test_a_claim_is_judged_by_the_corrected_difference(study: dict[str, Path]) -
         entry["adjusted"] = adjusted
         found = Comparison.from_dict(data)
         assert verdict(found, found.entries[1]) == word
+        other = word.replace("holds", "?").replace("contradicted", "holds").replace("?", "contradicted")
+        other = other.translate(str.maketrans("+-", "-+"))
+        assert verdict(found, found.entries[1], reference_ahead=False) == other
     entry["adjusted"] = 0.06
     assert verdict(Comparison.from_dict(data), Comparison.from_dict(data).entries[1]) == "not shown (-0.100)"
     data["greater_is_better"] = False
