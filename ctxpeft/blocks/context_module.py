@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.precision import FullPrecision
-from ctxpeft.blocks.products import add_into, added_mapped
+from ctxpeft.blocks.products import add_into, added_mapped, repeated
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -22,7 +22,7 @@ class ContextModule(FullPrecision):
     looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
     softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
     gates, by all heads in their order. short: whether all it does is o + phi(q)^T M. one_product: whether that is one
-    product a head, of a matrix of its own. alone: whether it joins with slots that look at nothing.
+    product a head. alone: whether it joins with slots that look at nothing.
     """
 
     heads: Tensor | None
@@ -79,7 +79,7 @@ class ContextModule(FullPrecision):
             and self.heads is None
         )
         memory: Any = self.memory
-        self.one_product: bool = self.short and self.grouping.trivial and len(memory.factors()) == 1
+        self.one_product: bool = self.short and len(memory.factors()) == 1
         self.share = self.grouping.heads // self.grouping.groups
         self.rotated = spec.query.source == "rotated"
         if spec.merge == "compete_length":
@@ -132,7 +132,7 @@ class ContextModule(FullPrecision):
         o = output if output.dtype == dtype else output.to(dtype)
         factors, phi = parts["memory"].factors(), parts["feature_map"].forward
         if self.one_product and not (into and o.is_contiguous()):
-            return added_mapped(o, q, factors[0], phi)
+            return added_mapped(o, q, repeated(factors[0], self.share), phi)
         if not (o.is_contiguous() and (into or o is not output)):
             o = o.clone(memory_format=torch.contiguous_format)
         return add_into(o, phi(q), factors, self.share)

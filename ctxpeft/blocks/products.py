@@ -35,6 +35,12 @@ def grouped(x: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(rows, weight).view(groups, batch, count, out).transpose(0, 1)
 
 
+def repeated(weight: Tensor, share: int) -> Tensor:
+    """(G, w, v) -> (G share, w, v): the matrix of each of `share` heads in a row. A matrix is small beside what is
+    multiplied with it, and its gradient is the sum over the heads."""
+    return weight if share == 1 else weight[:, None].expand(-1, share, -1, -1).flatten(0, 1)
+
+
 def added(o: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """o + x W of each head in one product: (B, T, H, v), (B, H, T, w) and (H, w, v) -> (B, T, H, v). W may also be that
     of each row, (B H, w, v), where T is 1."""
