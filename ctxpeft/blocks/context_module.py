@@ -22,7 +22,8 @@ class ContextModule(FullPrecision):
     looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
     softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
     gates, by all heads in their order. short: whether all it does is o + phi(q)^T M. one_product: whether that is one
-    product a head. alone: whether it joins with slots that look at nothing.
+    product a head. alone: whether it joins with slots that look at nothing of
+    the text. aside: whether all it does is to add the read of such slots, gated by parameters alone.
     """
 
     heads: Tensor | None
@@ -68,7 +69,7 @@ class ContextModule(FullPrecision):
             and spec.query.source == "rotated"
             and self.grouping.order is None
         )
-        self.alone: bool = self.joins and getattr(self.memory, "alone", False)
+        self.alone: bool = self.joins and not spec.memory.looks_at()
         self.short: bool = (
             spec.merge == "add"
             and not self.gated
@@ -77,6 +78,18 @@ class ContextModule(FullPrecision):
             and self.query.plain
             and spec.query.source in ("rotated", "unrotated")
             and self.heads is None
+        )
+        self.aside: bool = (
+            spec.placement == "outside"
+            and spec.merge == "add"
+            and spec.normalizer == "softmax"
+            and not spec.gate.looks_at()
+            and not spec.memory.looks_at()
+            and getattr(self.memory, "plain", False)
+            and self.query.plain
+            and spec.query.source in ("rotated", "unrotated")
+            and self.heads is None
+            and self.grouping.order is None
         )
         memory: Any = self.memory
         self.one_product: bool = self.short and len(memory.factors()) == 1
@@ -89,7 +102,7 @@ class ContextModule(FullPrecision):
         """Use a part that somebody else owns: it is called here, and counted, saved and moved there."""
         del self._modules[name]
         self.__dict__[name] = part
-        self.short = self.alone = self.one_product = False
+        self.short = self.alone = self.one_product = self.aside = False
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
         """What calling the module returns."""
@@ -136,6 +149,29 @@ class ContextModule(FullPrecision):
         if not (o.is_contiguous() and (into or o is not output)):
             o = o.clone(memory_format=torch.contiguous_format)
         return add_into(o, phi(q), factors, self.share)
+
+    def add_read(
+        self, output: Tensor, query: Tensor, pairs: tuple[Tensor, Tensor], into: bool = False
+    ) -> Tensor:
+        """o + g softmax(scaling q K^T) V of a module that is `aside`, as `add_to`; K (G, P, d) and V (G, P, dv) are its
+        `pairs`. Nothing is trained."""
+        parts: Any = self._modules
+        q = query.to(self.dtype)
+        batch, heads, tokens, width = q.shape
+        if heads != self.grouping.heads:  # those of all rows side by side, of one token
+            q = q.reshape(1, self.grouping.heads, tokens, width)
+        read = parts["memory"].softmax_read(self.grouping.fold(q), *pairs)
+        read = self.grouping.unfold(read, tokens).reshape(batch, heads, tokens, -1).transpose(1, 2)
+        o = output.to(self.dtype)
+        gate: Tensor | None = parts["gate"](None, q) if self.gated else None
+        if gate is not None:
+            gate = (
+                gate.expand(1, self.grouping.heads, 1, -1)
+                .reshape(-1, heads, 1, gate.shape[-1])
+                .transpose(1, 2)
+            )
+            return o.addcmul_(gate, read) if into or o is not output else torch.addcmul(o, gate, read)
+        return o.add_(read) if into or o is not output else o + read
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

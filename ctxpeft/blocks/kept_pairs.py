@@ -47,6 +47,32 @@ class KeptPairs:
         return pairs
 
 
+class KeptFrom:
+    """K and V made of a tensor by the host alone (turned back, in another type), kept while it is the same tensor with
+    the same values and the cache grows. A copy of the memory makes its own."""
+
+    def __init__(self) -> None:
+        self.found: tuple[Tensor, int, Pairs] | None = None
+
+    def __deepcopy__(self, memo: Any) -> KeptFrom:
+        return KeptFrom()
+
+    def __reduce__(self) -> tuple[type[KeptFrom], tuple[()]]:
+        return KeptFrom, ()
+
+    def of(self, continues: bool | None, source: Tensor, make: Callable[[], Pairs]) -> Pairs:
+        """Those of the pass before, or new ones; `continues` is what `KeptPairs` is told."""
+        if continues is None:
+            self.found = None
+            return make()
+        version = -1 if source.is_inference() else source._version
+        if continues and self.found is not None and self.found[0] is source and self.found[1] == version:
+            return self.found[2]
+        pairs = make()
+        self.found = (source, version, pairs)
+        return pairs
+
+
 class _Maker:
     """Modules whose output is told by their tensors and their input. alone: nobody else has a say in what they do: no
     hooks, not accelerate's, no parametrizations."""

@@ -286,8 +286,7 @@ class Seam:
         output: Tensor | None
         weights = None
         if slots is not None:
-            continues = self.plan.continues()
-            output = beside_slots(slots, query, key, value, mask, options, continues) if ours else None
+            output = beside_slots(slots, query, key, value, mask, options, self._pairs) if ours else None
             if output is None:
                 return None
         elif ours:
@@ -296,26 +295,42 @@ class Seam:
             output, weights = run_backend(module, config, query, key, value, mask, options)
         into = ours and not torch.is_grad_enabled()
         o = output
-        for one in short.matrices:
-            o = one.add_to(o, query if one.rotated else cast(Tensor, self._unrotated_or(query)), into)
+        for one in short.adding:
+            q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
+            o = one.add_to(o, q, into) if one.short else one.add_read(o, q, self._pairs(one, query), into)
         return o if o.dtype == output.dtype else o.to(output.dtype), weights
+
+    def _pairs(self, module: ContextModule, query: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of slots that look at nothing of the text."""
+        memory: Any = module._modules["memory"]
+        if memory.alone:
+            found: tuple[Tensor, Tensor] = memory.own_pairs(self.plan.continues)
+            return found
+        return module.pairs(self._around(query))
+
+    def _around(self, output: Tensor, **more: Any) -> Capture:
+        """What does not depend on the text, and `more`."""
+        return Capture(
+            output=output,
+            project_kv=self._project_kv,
+            rotate_back=self._rotate_back,
+            prompt_kv=self._prompt_kv,
+            projections=None if self.replays else self.layer.projections,
+            continues=self.plan.continues(),
+            **more,
+        )
 
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
         """What the modules at the heads may look at; L is asked of the content where no kernel told it."""
         query = content.query
-        return Capture(
-            output=output,
+        return self._around(
+            output,
             hidden=None if self.hidden is None else self.hidden[:, None],
             rotated=query,
             unrotated=self._unrotated_or(query),
             log_mass=_once(content.log_mass) if mass is None else lambda: mass,
             key_count=content.key_count,
-            project_kv=self._project_kv,
             positions=self.plan.positions,
-            rotate_back=self._rotate_back,
-            prompt_kv=self._prompt_kv,
-            projections=None if self.replays else self.layer.projections,
-            continues=self.plan.continues(),
         )
 
     def _unrotated_or(self, query: Tensor) -> Tensor | None:

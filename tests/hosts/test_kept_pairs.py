@@ -21,10 +21,9 @@ from torch.nn.utils import parametrize
 from transformers import DynamicCache, StaticCache
 
 import ctxpeft
-from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.blocks.kept_pairs import KeptPairs
+from ctxpeft.blocks.kept_pairs import KeptFrom, KeptPairs
 from ctxpeft.blocks.memory.slots import SlotMemory
-from ctxpeft.testing.tiny import perturb, tiny_model
+from ctxpeft.testing.tiny import TinyTokenizer, perturb, tiny_model
 from tests.hosts.adapted import adapted
 
 IDS = torch.randint(3, 61, (2, 6), generator=torch.Generator().manual_seed(2))
@@ -46,25 +45,39 @@ def slots(parameterization: dict[str, Any], placement: str = "outside", **more: 
 
 @contextmanager
 def made() -> Iterator[list[int]]:
-    """How often keys and values were made: a number a memory."""
+    """How often keys and values were made: a number a keeper."""
     calls: list[int] = []
-    real = KeptPairs.of
 
-    def of(self: KeptPairs, continues: bool | None, makers: Any, make: Any) -> Any:
-        def counted() -> Any:
-            calls.append(id(self))
-            return make()
+    def counting(real: Any) -> Any:
+        def of(self: Any, continues: bool | None, of_what: Any, make: Any) -> Any:
+            def counted() -> Any:
+                calls.append(id(self))
+                return make()
 
-        return real(self, continues, makers, counted)
+            return real(self, continues, of_what, counted)
 
-    with patch.object(KeptPairs, "of", of):
+        return of
+
+    with (
+        patch.object(KeptPairs, "of", counting(KeptPairs.of)),
+        patch.object(KeptFrom, "of", counting(KeptFrom.of)),
+    ):
         yield calls
 
 
 @contextmanager
 def always_made() -> Iterator[None]:
-    with patch.object(KeptPairs, "of", lambda self, continues, makers, make: make()):
+    def of(self: Any, continues: bool | None, of_what: Any, make: Any) -> Any:
+        return make()
+
+    with patch.object(KeptPairs, "of", of), patch.object(KeptFrom, "of", of):
         yield
+
+
+def keepers(model: nn.Module) -> int:
+    """What keeps something in a model."""
+    memories = [m for m in model.modules() if isinstance(m, SlotMemory)]
+    return sum((m.kept is not None) + (m.turned is not None) for m in memories)
 
 
 def begun(model: Any, ids: Tensor = IDS) -> DynamicCache:
@@ -88,13 +101,14 @@ def layers(model: Any) -> int:
 
 
 @given(
-    parameterization=st.sampled_from(MADE),
+    parameterization=st.sampled_from([*MADE, {"kind": "direct"}, {"kind": "prompt"}]),
     placement=st.sampled_from(["inside", "outside"]),
     frozen=st.integers(0, 1),
     family=st.sampled_from(["llama", "qwen3", "gpt2"]),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
     backend=st.sampled_from(["sdpa", "eager"]),
     prompt=st.integers(1, 5),
+    before=st.booleans(),
 )
 def test_what_is_kept_says_the_same(
     parameterization: dict[str, Any],
@@ -104,10 +118,19 @@ def test_what_is_kept_says_the_same(
     dtype: torch.dtype,
     backend: str,
     prompt: int,
+    before: bool,
 ) -> None:
     """Bit for bit, over a prompt, tokens one by one and several at once; and they are made once."""
     model: Any
-    model, _ = adapted([slots(parameterization, placement, frozen=frozen)], dtype, family)
+    virtual = parameterization["kind"] == "prompt"
+    placed = (
+        {"position": "before"}
+        if before and not virtual and placement == "inside" and family != "gpt2"
+        else {}
+    )
+    if virtual:
+        placement, frozen = "inside", 0
+    model, _ = adapted([slots(parameterization, placement, frozen=frozen, **placed)], dtype, family)
     model.set_attn_implementation(backend)
     parts = [IDS[:, :prompt], IDS[:, :1], IDS[:, 1:3], IDS[:, 3:4]]
 
@@ -121,7 +144,7 @@ def test_what_is_kept_says_the_same(
     for _ in range(2):
         with made() as calls:
             found = said()
-        assert len(calls) == len(set(calls)) == sum(isinstance(m, SlotMemory) for m in model.modules())
+        assert len(calls) == len(set(calls)) == keepers(model)
         assert all(map(torch.equal, found, wanted))
 
 
@@ -242,6 +265,35 @@ def test_a_projection_with_parts_is_asked_for_every_token() -> None:
     assert not torch.equal(on, off)
 
 
+def test_virtual_tokens_are_turned_once_and_again_when_they_are_others() -> None:
+    model, handle = adapted([slots({"kind": "prompt"}, "inside")], torch.bfloat16)
+    cache = begun(model)
+    with made() as calls:
+        before = token(model, cache)
+    assert not calls
+    with torch.no_grad():
+        next(iter(handle.parameters())).mul_(2)
+    with made() as calls:
+        after = token(model, cache)
+    assert len(calls) == layers(model)
+    with always_made():
+        assert torch.equal(after, token(model, cache))
+    assert not torch.equal(before, after)
+
+
+def test_slots_before_the_input_follow_their_values() -> None:
+    model, handle = adapted([slots({"kind": "direct"}, "inside", position="before")])
+    cache = begun(model)
+    before = token(model, cache)
+    with torch.no_grad():
+        for parameter in handle.parameters():
+            parameter.mul_(2)
+    after = token(model, cache)
+    with always_made():
+        assert torch.equal(after, token(model, cache))
+    assert not torch.equal(before, after)
+
+
 def test_gradients_pass_after_decoding() -> None:
     model, handle = adapted([slots({"kind": "mlp", "embedding": 4, "hidden": 8}, "inside"), slots(PROJECTED)])
     token(model, begun(model))
@@ -283,7 +335,13 @@ def test_copies_make_their_own() -> None:
             assert torch.equal(found, token(other, begun(other)))
     kept = [m.kept for m in copy.deepcopy(model).modules() if isinstance(m, SlotMemory)]
     assert kept
-    assert all(one.found is None for one in kept)
+    assert all(one is not None and one.found is None for one in kept)
+    model, _ = adapted([slots({"kind": "direct"}, "inside", position="before")])
+    wanted = token(model, begun(model))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        turned = [m.turned for m in other.modules() if isinstance(m, SlotMemory)]
+        assert all(one is not None and one.found is None for one in turned)
+        assert torch.equal(token(other, begun(other)), wanted)
 
 
 def test_where_the_device_counts_nothing_is_kept() -> None:
@@ -322,14 +380,16 @@ def test_each_adapter_keeps_its_own() -> None:
     torch.testing.assert_close(routed[1], alone["two"][1], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["llama-adapter", "prefix-tuning-mlp", "zero-init-nonlinear"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama-adapter", "prefix-tuning-mlp", "zero-init-nonlinear", "prompt-tuning", "p-tuning", "cartridge"],
+)
 def test_generation_makes_them_once(name: str) -> None:
     model: Any = tiny_model()
-    perturb(ctxpeft.attach(model, name, seed=0))
+    perturb(ctxpeft.attach(model, name, seed=0, tokenizer=TinyTokenizer()))
     options: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "num_beams": 2, "pad_token_id": 0}
     with made() as calls:
         found = model.generate(IDS, **options)
-    memories = [m for m in model.modules() if isinstance(m, ContextModule)]
-    assert len(calls) == len(memories)
+    assert len(calls) == keepers(model) > 0
     with always_made():
         assert torch.equal(found, model.generate(IDS, **options))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ctxpeft.blocks.attention import attention, serves
 from ctxpeft.blocks.capture import Capture, Read
-from ctxpeft.blocks.kept_pairs import KeptPairs, Place
+from ctxpeft.blocks.kept_pairs import KeptFrom, KeptPairs, Place
 from ctxpeft.blocks.memory.base import MemoryModule, Phi
 from ctxpeft.blocks.memory.slot_gates import SlotGates
 from ctxpeft.blocks.parameterizations.direct import DirectSlots
@@ -156,7 +156,10 @@ class SlotMemory(MemoryModule):
         trained = spec.parameterization.build(wanted)
         frozen = replace(wanted, count=spec.frozen)
         self.slots = FrozenFirst(trained, frozen) if spec.frozen else trained
-        self.kept = KeptPairs() if getattr(trained, "made", False) else None
+        joined = spec.frozen and getattr(trained, "alone", False)
+        self.kept = KeptPairs() if joined or getattr(trained, "made", False) else None
+        self.virtual = spec.parameterization.virtual_tokens
+        self.turned = KeptFrom() if self.back or self.virtual else None
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
         self.alone = self.plain and not self.back and getattr(self.slots, "alone", False)
@@ -166,20 +169,37 @@ class SlotMemory(MemoryModule):
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d), turned back where they stand before the input, and V (G, P, dv)."""
-        key, value = self._made(capture.continues, capture)
+        make: Callable[[], tuple[Tensor, Tensor]]
+        if self.virtual:
+            assert capture.prompt_kv is not None
+            slots: Any = self.slots
+            source, make = capture.prompt_kv(slots.prompt)[0], partial(slots, capture)
+        else:
+            pairs = self._made(capture.continues, capture)
+            source, make = pairs[0], lambda: pairs
+        if self.turned is None or torch.compiler.is_compiling():
+            return self._turned_back(capture, make)
+        return self.turned.of(capture.continues, source, partial(self._turned_back, capture, make))
+
+    def _turned_back(
+        self, capture: Capture, make: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        key, value = make()
         if self.back:
             assert capture.rotate_back is not None
             key = capture.rotate_back(key, self.back)
         return key, value
 
-    def own_pairs(self, continues: bool | None = None) -> tuple[Tensor, Tensor]:
-        """`pairs` of slots that are `alone`: they look at no capture. `continues` is what a capture says."""
+    def own_pairs(self, continues: Callable[[], bool | None]) -> tuple[Tensor, Tensor]:
+        """`pairs` of slots that are `alone`: they look at no capture. `continues` says what a capture says."""
         slots: Any = self._modules["slots"]
         there, own = slots.__dict__, slots._parameters
         hooked = there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there
-        if isinstance(slots, DirectSlots) and not hooked:
+        if (
+            isinstance(slots, DirectSlots) and not hooked and len(own) == 2
+        ):  # a parametrized one is kept elsewhere
             return own["key"], own["value"]
-        return self._made(continues, None)
+        return self._made(continues(), None)
 
     def _made(self, continues: bool | None, capture: Capture | None) -> tuple[Tensor, Tensor]:
         """What the parameterization makes, or what it made of the same before."""
@@ -202,9 +222,7 @@ class SlotMemory(MemoryModule):
             assert phi is not None
             return self._by_kernel(x, phi(key), value)
         if self.plain and serves(x, key[None], value[None]):
-            batch = x.shape[0]
-            key, value = (t.expand(batch, -1, -1, -1) for t in (key, value))
-            read, mass = attention(x, key, value, None, False, self.scaling)
+            read, mass = self._attended(x, key, value)
             return Read(read, None, mass)
         score = grouped(x, key.transpose(1, 2)) * self.scaling
         if self.score == "relu":
@@ -220,6 +238,17 @@ class SlotMemory(MemoryModule):
         weight = torch.exp(score - c[..., None])
         read = weight if gate is None else weight * gate
         return Read(grouped(read, value), weight.sum(-1), c)
+
+    def softmax_read(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """softmax(scaling x K^T) V of slots that are `plain`: (B, G, N, d) -> (B, G, N, dv)."""
+        if serves(x, key[None], value[None]):
+            return self._attended(x, key, value)[0]
+        score = grouped(x, key.transpose(1, 2)) * self.scaling
+        return grouped(torch.softmax(score, -1), value)
+
+    def _attended(self, x: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = (t.expand(x.shape[0], -1, -1, -1) for t in (key, value))
+        return attention(x, key, value, None, False, self.scaling)
 
     def _by_kernel(self, x: Tensor, key: Tensor, value: Tensor) -> Read:
         weight = grouped(x, key.expand(x.shape[1], -1, -1).transpose(1, 2))
