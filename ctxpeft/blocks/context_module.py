@@ -85,7 +85,7 @@ class ContextModule(FullPrecision):
             and spec.normalizer == "softmax"
             and not spec.gate.looks_at()
             and not spec.memory.looks_at()
-            and getattr(self.memory, "plain", False)
+            and getattr(self.memory, "reads_plainly", False)
             and self.query.plain
             and spec.query.source in ("rotated", "unrotated")
             and self.heads is None

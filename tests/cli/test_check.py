@@ -90,7 +90,8 @@ def test_a_block_that_crashes_is_a_finding(capsys: Capture, monkeypatch: pytest.
     def forward(self: SlotMemory, *_: object) -> Tensor:
         raise IndexError("no such slot")
 
-    monkeypatch.setattr(SlotMemory, "forward", forward)
+    for name in ("forward", "softmax_read"):
+        monkeypatch.setattr(SlotMemory, name, forward)
     outcome = run(capsys, "check", "llama-adapter", "--law", "causal")
     assert outcome.code == 1
     assert outcome.err.endswith("batch 1, 2 tokens: IndexError: no such slot\n")

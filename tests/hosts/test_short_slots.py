@@ -17,7 +17,9 @@ from torch.nn.utils import parametrize
 from transformers import DynamicCache, StaticCache
 
 import ctxpeft
+from ctxpeft.blocks.capture import Read
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.memory.slots import SlotMemory, Slots
 from ctxpeft.errors import HostError
 from ctxpeft.hosts import seam, short
 from ctxpeft.testing.tiny import perturb, tiny_model
@@ -324,6 +326,25 @@ def test_other_slots_outside_go_the_long_way(other: dict[str, Any]) -> None:
         found = model(IDS).logits
     assert not calls
     torch.testing.assert_close(found, model(IDS).logits.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_a_memory_that_reads_in_its_own_way_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that derives from slots and has a `forward` of its own."""
+
+    class Doubled(SlotMemory):
+        def forward(self, x: Tensor, phi: Any, capture: Any) -> Read:
+            n, m, c = super().forward(x, phi, capture)
+            return Read(2 * n, m, c)
+
+    variant = [outside({"kind": "direct"}, "kv_head", "rotated", None)]
+    plain, _ = adapted(variant)
+    monkeypatch.setattr(Slots, "build", lambda spec, shape, phi, per, mass: Doubled(spec, shape, mass))
+    model, _ = adapted(variant)
+    with torch.no_grad(), reads() as calls:
+        found = model(IDS).logits
+    assert not calls
+    torch.testing.assert_close(found, model(IDS).logits.detach(), rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(found, plain(IDS).logits.detach())
 
 
 @pytest.mark.parametrize("gate", [None, "layer", "head", "channel"])

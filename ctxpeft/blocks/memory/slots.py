@@ -145,6 +145,7 @@ class SlotMemory(MemoryModule):
     """K (G, P, d) and V (G, P, dv) of the parameterization, asked without repeating them per query head.
 
     alone: they compete as they are, and the parameterization, which says so of itself, looks at no capture.
+    reads_plainly: what `forward` reads is `softmax_read` of the `pairs`.
     """
 
     def __init__(self, spec: Slots, shape: SiteShape, needs_mass: bool) -> None:
@@ -162,6 +163,7 @@ class SlotMemory(MemoryModule):
         self.turned = KeptFrom() if self.back or self.virtual else None
         self.gates = SlotGates(spec.total(), shape) if spec.gated else None
         self.plain = spec.score == "softmax" and not spec.gated and shape.softcap is None
+        self.reads_plainly = self.plain and type(self).forward is SlotMemory.forward
         self.alone = self.plain and not self.back and getattr(self.slots, "alone", False)
         if spec.score == "norga":
             self.alpha = nn.Parameter(torch.ones(1))
