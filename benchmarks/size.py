@@ -30,17 +30,17 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         rows = []
         for subject in measured:
             subject.step(ids)
-            cache = subject.prefill(ids[:1])
             row: dict[str, Any] = {
                 "name": subject.name,
                 "group": subject.group,
                 "trainable": sum(p.numel() for p in subject.trained),
                 "peak_step_bytes": peak_bytes(partial(subject.step, ids), settings.device),
-                "peak_decode_bytes": peak_bytes(
-                    partial(subject.decode, cache, ids[:1, :1], 1), settings.device
-                ),
-                **_files(model, subject, case.tokens),
             }
+            cache = subject.prefill(ids[:1])  # training comes before: what is kept while a cache grows ends with it
+            token = partial(subject.decode, cache, ids[:1, :1], 1)
+            token()
+            row["peak_decode_bytes"] = peak_bytes(token, settings.device)
+            row |= _files(model, subject, case.tokens)
             rows.append(row)
         for row in rows:
             for key in ("peak_step_bytes", "peak_decode_bytes"):
