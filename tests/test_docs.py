@@ -78,8 +78,8 @@ def _readme(page: Path) -> Page:
 
 
 def _tables(page: Path) -> Page:
-    """A tiny stories3M and a tiny encoder, data by the names of the published sets, and the tables that a page names with
-    two methods."""
+    """A tiny stories3M and a tiny encoder, data by the names of the published sets, and the tables that a page names
+    with two methods."""
     make_model(Path("stories3M"))
     make_encoder(Path("all-MiniLM-L6-v2"))
     kinds = ("abbreviation", "description", "entity", "human", "location", "number")
