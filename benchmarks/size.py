@@ -36,7 +36,9 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
                 "trainable": sum(p.numel() for p in subject.trained),
                 "peak_step_bytes": peak_bytes(partial(subject.step, ids), settings.device),
             }
-            cache = subject.prefill(ids[:1])  # training comes before: what is kept while a cache grows ends with it
+            cache = subject.prefill(
+                ids[:1]
+            )  # training comes before: what is kept while a cache grows ends with it
             token = partial(subject.decode, cache, ids[:1, :1], 1)
             token()
             row["peak_decode_bytes"] = peak_bytes(token, settings.device)
