@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import ctxpeft
 from ctxpeft.testing.tiny import perturb, tiny_model
@@ -19,3 +19,14 @@ def adapted(
     handle = ctxpeft.attach(model, {"name": "short", "modules": modules}, seed=0)
     perturb(handle)
     return model, handle
+
+
+class Scaled(nn.Module):
+    """A parametrization: the tensor times a number, which may be set."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t * self.by

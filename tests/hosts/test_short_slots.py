@@ -23,7 +23,7 @@ from ctxpeft.blocks.memory.slots import SlotMemory, Slots
 from ctxpeft.errors import HostError
 from ctxpeft.hosts import seam, short
 from ctxpeft.testing.tiny import perturb, tiny_model
-from tests.hosts.adapted import adapted
+from tests.hosts.adapted import Scaled, adapted
 
 IDS = torch.randint(3, 61, (3, 9), generator=torch.Generator().manual_seed(4))
 PADDED = torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [0] * 4 + [1] * 5])
@@ -390,12 +390,8 @@ def test_parametrized_slots_are_asked_for_what_they_are(placement: str) -> None:
     with torch.no_grad():
         before = model(IDS[:, :1]).logits
 
-    class Doubled(nn.Module):
-        def forward(self, t: Tensor) -> Tensor:
-            return t * 2
-
     for one in [m for m in model.modules() if isinstance(m, ContextModule)]:
-        parametrize.register_parametrization(one.get_submodule("memory.slots"), "value", Doubled())
+        parametrize.register_parametrization(one.get_submodule("memory.slots"), "value", Scaled(2.0))
     with torch.no_grad():
         found = model(IDS[:, :1]).logits
     assert not torch.allclose(found, before)
