@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ctxpeft.blocks.kernels import Kernel, kernel_for
+from ctxpeft.blocks.one_list import laid, pays
 from ctxpeft.blocks.precision import without_autocast
 
 STEP = {torch.float16: 2.0**10, torch.bfloat16: 2.0**30, torch.float32: 2.0**30, torch.float64: 2.0**60}
@@ -227,7 +228,8 @@ def _joint(asked: Question, slots: tuple[Tensor, Tensor] | None, parts: Sequence
     if torch.is_grad_enabled():
         found: Tensor = Joint.apply(*asked, slot_k, slot_v, *flat)  # type: ignore[no-untyped-call]
         return found
-    return _joined(asked, slot_k, slot_v, flat, False)[0]
+    one = slot_k is not None and pays(asked.q, asked.k, slot_k)
+    return _joined(asked, slot_k, slot_v, flat, one, False)[0]
 
 
 def _joined(
@@ -235,16 +237,23 @@ def _joined(
     slot_k: Tensor | None,
     slot_v: Tensor | None,
     flat: Sequence[Tensor | None],
+    one: bool,
     kept: bool = True,
 ) -> tuple[Tensor, Tensor, tuple[Any, ...], tuple[Any, ...]]:
-    """o, the logarithm of the whole mass if it is to be kept, and what the backward passes of the two kernels want."""
+    """o, the logarithm of the whole mass if it is to be kept, and what the backward passes of the kernels want. With
+    `one`, slots and content are one list, of which every query sees something."""
     q, k, v, mask, blind, causal, scaling = asked
+    if one and slot_k is not None and slot_v is not None:
+        k, v, mask = laid(k, v, mask, q.shape[2] if causal else 0, slot_k, slot_v)
+        blind, causal, slot_k = None, False, None
     o, content, rest = Call.of(q, k, v, mask, causal, scaling).forward()
     parts = _parts(flat)
     slot_rest: tuple[Any, ...] = ()
     if slot_k is not None and slot_v is not None:
         r, mass, slot_rest = _of_slots(q, slot_k, slot_v, scaling).forward()
         parts.append((r, None, mass))
+    if not parts:
+        return o, content, rest, slot_rest
     if blind is not None:
         content = content.masked_fill(blind, -torch.inf)
     if len(parts) == 1 and parts[0][1] is None:
@@ -306,7 +315,9 @@ class Joint(torch.autograd.Function):
         *flat: Tensor | None,
     ) -> Tensor:
         asked = Question(q, k, v, mask, blind, causal, scaling)
-        o, whole, rest, slot_rest = _joined(asked, slot_k, slot_v, flat)
+        # without gradients for the content, a backward pass of the slots alone is the cheapest
+        ctx.one = slot_k is not None and any(ctx.needs_input_grad[:3]) and pays(q, k, slot_k)
+        o, whole, rest, slot_rest = _joined(asked, slot_k, slot_v, flat, ctx.one)
         _keep(ctx, (q, k, v, mask, o, whole, slot_k, slot_v, *flat), (*rest, *slot_rest))
         ctx.causal, ctx.scaling, ctx.border, ctx.count = causal, scaling, len(rest), len(flat)
         return o
@@ -315,10 +326,16 @@ class Joint(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         (q, k, v, mask, o, whole, slot_k, slot_v, *flat), rest = _kept(ctx, 8 + ctx.count)
         dq = dk = dv = dslot_k = dslot_v = None
-        if any(ctx.needs_input_grad[:3]):
+        if ctx.one:
+            count = slot_k.shape[1]
+            k, v, mask = laid(k, v, mask, q.shape[2] if ctx.causal else 0, slot_k, slot_v)
+            dq, dk, dv = Call.of(q, k, v, mask, False, ctx.scaling).backward(do, o, whole, rest)
+            dslot_k, dslot_v = dk[:, :, :count].sum(0), dv[:, :, :count].sum(0)
+            dk, dv = dk[:, :, count:], dv[:, :, count:]
+        elif any(ctx.needs_input_grad[:3]):
             call = Call.of(q, k, v, mask, ctx.causal, ctx.scaling)
             dq, dk, dv = call.backward(do, o, whole, rest[: ctx.border])
-        if slot_k is not None:
+        if slot_k is not None and not ctx.one:
             wide = slot_k.dtype
             call = _of_slots(q, slot_k, slot_v, ctx.scaling)
             dq_slots, dslot_k, dslot_v = call.backward(do.to(wide), o.to(wide), whole, rest[ctx.border :])

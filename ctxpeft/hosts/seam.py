@@ -253,7 +253,7 @@ class Seam:
 
     def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
         """The modules that go the short way, where nobody else has a say in this pass: no instrument, no autocast, no
-        hooks. With gradients one product a head alone; with routing those of all rows side by side, for one query a
+        hooks. With gradients slots and one product a head alone; with routing those of all rows side by side, for one query a
         row."""
         if self.controller.watch is not None or autocasts(query.device):
             return None
@@ -286,7 +286,10 @@ class Seam:
         output: Tensor | None
         weights = None
         if slots is not None:
-            output = beside_slots(slots, query, key, value, mask, options, self._pairs) if ours else None
+            if ours:
+                output = beside_slots(slots, module, query, key, value, mask, options, self._pairs)
+            else:
+                output = None
             if output is None:
                 return None
         elif ours:

@@ -1,8 +1,8 @@
 """The short way through the heads: modules that need no capture, in few operations.
 
-Matrices are added. Where nothing is trained, so are the reads of slots outside, and slots beside one query a row (a
-decoded token) join the content's attention by their mass. It says what `compose` says; what it does not cover goes the
-general way.
+Matrices are added, and slots inside join the content's attention. Where nothing is trained the reads of slots outside
+are added too, and slots beside one query a row (a decoded token) join by their mass. It says what `compose` says; what
+it does not cover goes the general way.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from ctxpeft.blocks.attention import one_query
+from ctxpeft.blocks.attention import joint, one_query, serves
 from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.hosts.fused import additive_and_blind, plain
+from ctxpeft.hosts.content import Content
+from ctxpeft.hosts.fused import additive_and_blind, applicable, plain, question
 
 
 class Short(NamedTuple):
     """The modules of a site where all go the short way: at most one of slots that compete, and those that add, matrices
     and slots, in order.
 
-    parts: the modules that those consist of, themselves among them. trains: all are one product a head.
+    parts: the modules that those which add consist of, themselves among them. trains: what adds is one product a head.
     """
 
     slots: ContextModule | None
@@ -39,7 +41,7 @@ class Short(NamedTuple):
         parts = tuple(
             part for m in adding for part in (m, m._modules["memory"], m._modules.get("feature_map")) if part
         )
-        trains = not alone and all(module.one_product for module in adding)
+        trains = all(module.one_product for module in adding)
         return cls(alone[0] if alone else None, adding, parts, trains)
 
     def is_bare(self) -> bool:
@@ -55,7 +57,8 @@ class Short(NamedTuple):
 
 
 def beside_slots(
-    module: ContextModule,
+    slots: ContextModule,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -63,14 +66,34 @@ def beside_slots(
     options: dict[str, Any],
     pairs: Callable[[ContextModule, Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor | None:
-    """(B, 1, Hq, dv) of one softmax over the content and the slots of a module that is `alone`, in a call of the
-    attention interface under sdpa; `pairs` gives K and V of its slots, and may look at the query's shape. None for
-    several queries a row, and where no kernel serves."""
-    if query.shape[2] != 1 or not plain(mask, options):
+    """(B, T, Hq, dv) of one softmax over the content and the slots of a module that is `alone`, in a call of the
+    attention interface under sdpa; `pairs` gives K and V of its slots, and may look at the query's shape. None where no
+    kernel serves, and of several queries a row under a compiler, which takes the general way."""
+    if query.shape[2] == 1 and not torch.is_grad_enabled():
+        return _beside_one(slots, query, key, value, mask, options, pairs)
+    if torch.compiler.is_compiling() or not applicable(query, key, value, mask, options):
+        return None
+    found = pairs(slots, query)
+    if not serves(query, found[0][None], found[1][None], dtype=found[0].dtype):
+        return None
+    content = Content(module, query, key, mask, options, "sdpa")
+    return joint(question(content, value), found, ()).transpose(1, 2).contiguous()
+
+
+def _beside_one(
+    slots: ContextModule,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    options: dict[str, Any],
+    pairs: Callable[[ContextModule, Tensor], tuple[Tensor, Tensor]],
+) -> Tensor | None:
+    if not plain(mask, options):
         return None
     added = blind = None
     if mask is not None:
         added, blind = additive_and_blind(mask, query.dtype, key.shape[2])
     told = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if told is None else told
-    return one_query(query, key, value, added, blind, pairs(module, query), scaling)
+    return one_query(query, key, value, added, blind, pairs(slots, query), scaling)

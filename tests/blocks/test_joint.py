@@ -1,10 +1,14 @@
 """What competes with the content, merged by kernels that know the whole, is what the general merge makes of it."""
 
 import itertools
+from unittest.mock import patch
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ctxpeft.blocks import attention, one_list
 from ctxpeft.blocks.attention import Question, joint
 from ctxpeft.testing.compare import assert_same_with_gradients
 from ctxpeft.testing.heads import Problem
@@ -33,8 +37,12 @@ BESIDE = [spec for spec in ADDED if spec.get("gate", {}).get("source") not in ("
     ],
 )
 @pytest.mark.parametrize("pair", itertools.combinations_with_replacement(range(len(COMPETING)), 2))
-def test_two_ways_are_one_function(problem, pair):
-    """Any two that compete and something outside: values, and gradients of every input and parameter."""
+@pytest.mark.parametrize("one", [True, False])
+def test_two_ways_are_one_function(problem, pair, one, monkeypatch):
+    """Any two that compete and something outside: values, and gradients of every input and parameter; the slots are one
+    list with the content where that may be, or a list of their own."""
+    if not one:
+        monkeypatch.setattr(attention, "pays", lambda *_: False)
     heads = problem.heads()
     specs = [*(COMPETING[i] for i in pair), BESIDE[sum(pair) % len(BESIDE)]]
     modules = [heads.module(spec, seed=i) for i, spec in enumerate(specs)]
@@ -95,3 +103,95 @@ def test_halves_merge_in_single_precision():
     for mine, theirs in zip(slots, wide[3:], strict=True):
         assert mine.grad.dtype == torch.float32
         assert torch.allclose(mine.grad.double(), theirs.grad, atol=2e-2 * float(theirs.grad.abs().max()))
+
+
+MASKS = ("none", "causal", "padded", "lowest", "blind")
+
+
+def _hidden(mask, batch, tokens, keys):
+    """Which keys a query does not see, and what a kernel is told about it."""
+    hidden = torch.zeros(batch, 1, tokens, keys, dtype=torch.bool)
+    if mask != "none":
+        hidden = hidden | torch.ones(tokens, keys, dtype=torch.bool).triu(1 + keys - tokens)
+    if mask in ("padded", "lowest"):
+        hidden[-1, ..., : keys // 2] = True
+    if mask == "blind":
+        hidden[-1, :, 0] = True
+    if mask in ("none", "causal"):
+        return hidden, None, None
+    low = torch.finfo(torch.float64).min if mask == "lowest" else -torch.inf
+    return hidden, torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(hidden, low), hidden.all(-1)
+
+
+@given(
+    mask=st.sampled_from(MASKS),
+    batch=st.integers(1, 3),
+    kv_heads=st.integers(1, 3),
+    repeat=st.integers(1, 3),
+    tokens=st.integers(1, 6),
+    past=st.integers(0, 3),
+    count=st.integers(1, 5),
+    trained=st.tuples(*[st.booleans()] * 5).filter(any),
+    one=st.booleans(),
+)
+def test_slots_are_a_concatenation(mask, batch, kv_heads, repeat, tokens, past, count, trained, one):
+    """Whichever of q, k, v and the slots are trained, and whether they become one list or stay two."""
+    torch.manual_seed(0)
+    keys = tokens if mask == "causal" else tokens + past
+    hidden, additive, blind = _hidden(mask, batch, tokens, keys)
+    shapes = [(batch, kv_heads * repeat, tokens), *[(batch, kv_heads, keys)] * 2, *[(kv_heads, count)] * 2]
+    tensors = [torch.randn(*shape, 4, dtype=torch.float64) for shape in shapes]
+    for tensor, wanted in zip(tensors, trained, strict=True):
+        tensor.requires_grad_(wanted)
+    q, k, v, slot_k, slot_v = tensors
+    asked = Question(q, k, v, additive, blind, mask == "causal", 0.4)
+    with patch.object(attention, "laid", wraps=one_list.laid) as laid:
+        with patch.object(attention, "pays", one_list.pays if one else lambda *_: False):
+            o = joint(asked, (slot_k, slot_v), [])
+            with torch.no_grad():
+                alone = joint(asked, (slot_k, slot_v), [])
+        served = one and tokens > 1 and 1 < keys <= 2 * tokens
+        assert tokens == 1 or laid.call_count == served * (1 + any(trained[:3]))
+    assert o.shape == q.shape
+    torch.testing.assert_close(alone, o.detach(), rtol=1e-12, atol=1e-12)
+    every = [
+        torch.cat([s.expand(batch, -1, -1, -1), c], 2).repeat_interleave(repeat, 1)
+        for s, c in ((slot_k, k), (slot_v, v))
+    ]
+    unseen = torch.cat([hidden.new_zeros(batch, 1, tokens, count), hidden], 3)
+    score = (0.4 * q @ every[0].transpose(2, 3)).masked_fill(unseen, -torch.inf)
+    naive = torch.softmax(score, -1) @ every[1]
+    torch.testing.assert_close(o, naive, rtol=1e-10, atol=1e-10)
+    weights, wanted = torch.randn(o.shape, dtype=o.dtype), [t for t in tensors if t.requires_grad]
+    found = torch.autograd.grad((o * weights).sum(), wanted)
+    for mine, theirs in zip(found, torch.autograd.grad((naive * weights).sum(), wanted), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "keys", "count", "dtype", "groups"),
+    [
+        (one_list.BLOCK, one_list.BLOCK, 1, torch.float32, 2),
+        (4, 4, one_list.BLOCK, torch.float32, 2),
+        (4, 4, 3, torch.bfloat16, 2),
+        (4, 4, 3, torch.float32, 1),
+        (4, 9, 3, torch.float32, 2),
+        (1, 1, 3, torch.float32, 2),
+    ],
+)
+def test_long_lists_few_queries_other_precision_and_shared_slots_stay_two(tokens, keys, count, dtype, groups):
+    q, k = torch.zeros(1, 4, tokens, 8, dtype=dtype), torch.zeros(1, 2, keys, 8, dtype=dtype)
+    assert not one_list.pays(q, k, torch.zeros(groups, count, 8))
+    assert one_list.pays(torch.zeros(1, 4, 4, 8), torch.zeros(1, 2, 8, 8), torch.zeros(2, 3, 8))
+
+
+def test_a_mask_made_without_gradients_serves_training():
+    """Kept masks are no inference tensors."""
+    q, k, v = (torch.randn(1, 2, 11, 4, requires_grad=True) for _ in range(3))
+    slots = tuple(torch.randn(2, 3, 4, requires_grad=True) for _ in range(2))
+    with torch.inference_mode():
+        first = joint(Question(q, k, v, None, None, True, 0.5), slots, [])
+    second = joint(Question(q, k, v, None, None, True, 0.5), slots, [])
+    assert torch.equal(first, second)
+    second.sum().backward()
+    assert q.grad is not None

@@ -21,7 +21,7 @@ import ctxpeft
 from ctxpeft.blocks import products
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.testing.tiny import perturb, tiny_model
-from tests.hosts.adapted import Scaled, adapted
+from tests.hosts.adapted import Scaled, adapted, watched
 
 IDS = torch.randint(3, 61, (3, 7), generator=torch.Generator().manual_seed(4))
 
@@ -52,17 +52,6 @@ def counted() -> Iterator[list[int]]:
 
     with patch.object(ContextModule, "add_to", add_to):
         yield calls
-
-
-@contextmanager
-def watched(model: nn.Module) -> Iterator[None]:
-    """An instrument looks on, for which the general way is taken."""
-    controller = model.__dict__["_ctxpeft"]
-    controller.watch = lambda *_: None
-    try:
-        yield
-    finally:
-        controller.watch = None
 
 
 def long_way(model: nn.Module, ids: Tensor) -> Tensor:
@@ -178,7 +167,7 @@ def test_the_short_way_says_what_the_long_one_says(
         module(scope={"heads": [0, 2]}),
         module(scope={"tokens": "prompt"}),
         module(feature_map={"kind": "hedgehog"}),
-        {"placement": "inside", "memory": {"kind": "slots", "count": 2}},
+        {"placement": "inside", "memory": {"kind": "slots", "count": 2}, "merge": "compete_length"},
     ],
 )
 def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
