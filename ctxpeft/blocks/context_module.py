@@ -23,7 +23,8 @@ class ContextModule(FullPrecision):
     softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
     gates, by all heads in their order. short: whether all it does is o + phi(q)^T M. one_product: whether that is one
     product a head. alone: whether it joins with slots that look at nothing of
-    the text. aside: whether all it does is to add the read of such slots, gated by parameters alone.
+    the text. aside: whether all it does is to add the read of such slots, gated by parameters alone. adds:
+    whether all it does is to add what it answers, and it looks at nothing of the content's attention.
     """
 
     heads: Tensor | None
@@ -90,6 +91,12 @@ class ContextModule(FullPrecision):
             and spec.query.source in ("rotated", "unrotated")
             and self.heads is None
             and self.grouping.order is None
+        )
+        self.adds: bool = (
+            spec.placement == "outside"
+            and spec.merge == "add"
+            and self.heads is None
+            and self.looks_at.isdisjoint(("output", "log_mass"))
         )
         memory: Any = self.memory
         self.one_product: bool = self.short and len(memory.factors()) == 1
@@ -172,6 +179,24 @@ class ContextModule(FullPrecision):
             )
             return o.addcmul_(gate, read) if into or o is not output else torch.addcmul(o, gate, read)
         return o.add_(read) if into or o is not output else o + read
+
+    def add(self, output: Tensor, capture: Capture, into: bool = False) -> Tensor:
+        """o + g r of a module that `adds`, as `add_to`; the capture may have all rows side by side, as one."""
+        (read, _, _), gate = self.read(capture)
+        shape = output.shape
+
+        def laid(t: Tensor) -> Tensor:
+            if len(capture.output) != shape[0]:
+                t = t.expand(1, shape[0] * shape[2], -1, -1).view(shape[0], shape[2], *t.shape[2:])
+            return t.transpose(1, 2)
+
+        o = output.to(self.dtype)
+        into = into or (o is not output and not torch.is_grad_enabled())
+        if gate is None:
+            return o.add_(laid(read)) if into else o + laid(read)
+        if into:
+            return o.addcmul_(laid(gate), laid(read))
+        return torch.addcmul(o, laid(gate), laid(read))
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.precision import autocasts
+from ctxpeft.blocks.side_by_side import one_row
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, implementation, is_plain, renamed, run_backend
@@ -253,14 +254,11 @@ class Seam:
 
     def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
         """The modules that go the short way, where nobody else has a say in this pass: no instrument, no autocast, no
-        hooks. With gradients slots and one product a head alone; with routing those of all rows side by side, for one query a
-        row."""
+        hooks, no compiler that sees gradients. With routing those of all rows side by side, for one query a row."""
         if self.controller.watch is not None or autocasts(query.device):
             return None
         short, rows = acts.short, plan.rows
-        if torch.is_grad_enabled() and (
-            short is None or not short.trains or rows is not None or torch.compiler.is_compiling()
-        ):
+        if torch.is_grad_enabled() and (rows is not None or torch.compiler.is_compiling()):
             return None
         if rows is not None and torch.compiler.is_compiling():
             return None
@@ -286,21 +284,30 @@ class Seam:
         output: Tensor | None
         weights = None
         if slots is not None:
-            if ours:
-                output = beside_slots(slots, module, query, key, value, mask, options, self._pairs)
-            else:
-                output = None
+            if not ours:
+                return None
+            output = beside_slots(slots, module, query, key, value, mask, options, self._pairs)
             if output is None:
                 return None
         elif ours:
             output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
         else:
             output, weights = run_backend(module, config, query, key, value, mask, options)
-        into = ours and not torch.is_grad_enabled()
-        o = output
+        trains, capture, o = torch.is_grad_enabled(), None, output
+        into = ours and not trains
         for one in short.adding:
-            q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
-            o = one.add_to(o, q, into) if one.short else one.add_read(o, q, self._pairs(one, query), into)
+            if one.short and (one.one_product or not trains):
+                q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
+                o = one.add_to(o, q, into)
+            elif one.aside and not trains:
+                q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
+                o = one.add_read(o, q, self._pairs(one, query), into)
+            else:
+                if capture is None:
+                    capture = self._seen(output.transpose(1, 2), query)
+                    if one.grouping.heads != query.shape[1]:
+                        capture = one_row(capture)
+                o = one.add(o, capture, into)
         return o if o.dtype == output.dtype else o.to(output.dtype), weights
 
     def _pairs(self, module: ContextModule, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -325,15 +332,22 @@ class Seam:
 
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
         """What the modules at the heads may look at; L is asked of the content where no kernel told it."""
-        query = content.query
+        return self._seen(
+            output,
+            content.query,
+            log_mass=_once(content.log_mass) if mass is None else lambda: mass,
+            key_count=content.key_count,
+        )
+
+    def _seen(self, output: Tensor, query: Tensor, **more: Any) -> Capture:
+        """What the modules at the heads may look at besides the content's attention, and `more`."""
         return self._around(
             output,
             hidden=None if self.hidden is None else self.hidden[:, None],
             rotated=query,
             unrotated=self._unrotated_or(query),
-            log_mass=_once(content.log_mass) if mass is None else lambda: mass,
-            key_count=content.key_count,
             positions=self.plan.positions,
+            **more,
         )
 
     def _unrotated_or(self, query: Tensor) -> Tensor | None:

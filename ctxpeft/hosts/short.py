@@ -1,8 +1,8 @@
-"""The short way through the heads: modules that need no capture, in few operations.
+"""The short way through the heads: modules that do not look at the content's attention, in few operations.
 
-Matrices are added, and slots inside join the content's attention. Where nothing is trained the reads of slots outside
-are added too, and slots beside one query a row (a decoded token) join by their mass. It says what `compose` says; what
-it does not cover goes the general way.
+Matrices are added, and what other modules answer; slots inside join the content's attention. Where nothing is trained
+the reads of slots outside take fewer operations too, and slots beside one query a row (a decoded token) join by their
+mass. It says what `compose` says; what it does not cover goes the general way.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from ctxpeft.hosts.fused import additive_and_blind, applicable, plain, question
 
 
 class Short(NamedTuple):
-    """The modules of a site where all go the short way: at most one of slots that compete, and those that add, matrices
-    and slots, in order.
+    """The modules of a site where all go the short way: at most one of slots that compete, and those that add.
 
-    parts: the modules that those which add consist of, themselves among them. trains: what adds is one product a head.
+    adding: in order. parts: what is not called but asked for what it is made of, modules and all that they consist of.
     """
 
     slots: ContextModule | None
     adding: tuple[ContextModule, ...]
     parts: tuple[nn.Module, ...] = ()
-    trains: bool = False
 
     @classmethod
     def of(cls, modules: list[ContextModule]) -> Short | None:
         """None where one of them needs the general way, or there are none."""
         alone = [module for module in modules if module.alone]
-        adding = tuple(module for module in modules if module.short or module.aside)
+        adding = tuple(module for module in modules if module.adds)
         if not modules or len(alone) > 1 or len(alone) + len(adding) < len(modules):
             return None
         parts = tuple(
-            part for m in adding for part in (m, m._modules["memory"], m._modules.get("feature_map")) if part
+            part
+            for m in adding
+            if m.short or m.aside
+            for part in (m, m._modules["memory"], m._modules.get("feature_map"))
+            if part
         )
-        trains = all(module.one_product for module in adding)
-        return cls(alone[0] if alone else None, adding, parts, trains)
+        return cls(alone[0] if alone else None, adding, parts)
 
     def is_bare(self) -> bool:
-        """Whether calling a module that adds is nothing but its `forward` of its own parameters: no hooks on it or its
-        parts, not accelerate's, and none of torch's parametrizations."""
+        """Whether to call what is not called would be nothing but its `forward` of its own parameters: no hooks on a
+        module or its parts, not accelerate's, and none of torch's parametrizations."""
         for part in self.parts:
             there = part.__dict__
             if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:

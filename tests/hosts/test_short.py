@@ -1,10 +1,10 @@
-"""A read that is o + phi(q)^T M and nothing else goes a short way, in training too; it says what the long one says
+"""A read that is added goes a short way, in training too; it says what the long one says
 and passes the same gradients on, and whoever wants to look or to have a say is heard."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import ctxpeft
 from ctxpeft.blocks import products
 from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.hosts import seam
 from ctxpeft.testing.tiny import perturb, tiny_model
 from tests.hosts.adapted import Scaled, adapted, watched
 
@@ -157,40 +158,119 @@ def test_the_short_way_says_what_the_long_one_says(
     torch.testing.assert_close(found, long_way(model, ids), rtol=limit, atol=limit)
 
 
+SLOTS = {"kind": "slots", "count": 3}
+TOKEN = {"kind": "token", "activation": "sigmoid"}
+ADDED: list[dict[str, Any]] = [
+    module(memory={"kind": "matrix", "form": "diagonal"}),
+    module(memory={"kind": "matrix", "form": "low_rank", "rank": 2}),
+    module(memory={"kind": "matrix", "form": "low_rank", "rank": 2, "per": "kv_head"}),
+    module(gate={"kind": "scalar"}),
+    module(gate={"kind": "scalar", "per": "channel"}, feature_map={"kind": "gelu"}),
+    module(gate={"kind": "constant", "value": 0.3}),
+    module(gate={**TOKEN, "source": "hidden"}),
+    module("unrotated", gate={**TOKEN, "source": "query"}, memory={"kind": "matrix", "per": "kv_head"}),
+    module(feature_map={"kind": "relu"}, normalizer="sum"),
+    module(query={"source": "rotated", "norm": "rms", "learned_temperature": True}),
+    module(query={"source": "unrotated", "norm": "l2", "scale": "inverse_sqrt"}),
+    module(query={"source": "hidden"}, memory={"kind": "matrix", "per": "layer"}),
+    module(feature_map={"kind": "hedgehog"}, gate={**TOKEN, "source": "hidden", "activation": "tanh"}),
+    {"placement": "outside", "memory": {"kind": "vector"}},
+    {"placement": "outside", "memory": SLOTS},
+    {"placement": "outside", "memory": {**SLOTS, "score": "relu"}},
+    {"placement": "outside", "memory": SLOTS, "gate": {**TOKEN, "source": "hidden"}},
+]
+
+
+@contextmanager
+def shortly() -> Iterator[None]:
+    """Inside the block the general way is closed."""
+    with patch.object(seam, "merge", side_effect=AssertionError):
+        yield
+
+
+@given(
+    added=st.lists(st.sampled_from(ADDED), min_size=1, max_size=2),
+    slots=st.booleans(),
+    rows=st.integers(1, 3),
+    tokens=st.integers(1, 5),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    eager=st.booleans(),
+    checkpointing=st.booleans(),
+)
+def test_all_that_adds_goes_with_it(
+    added: list[dict[str, Any]],
+    slots: bool,
+    rows: int,
+    tokens: int,
+    dtype: torch.dtype,
+    eager: bool,
+    checkpointing: bool,
+) -> None:
+    """Values and every gradient are those of the general way."""
+    inside = [{"placement": "inside", "memory": SLOTS}] * (slots and not eager)
+    model, handle = adapted([*added, *inside], dtype)
+    if eager:
+        model.set_attn_implementation("eager")
+    ids = IDS[:rows, :tokens]
+    with torch.no_grad(), shortly():
+        found = model(ids).logits
+    expected = long_way(model, ids)
+    limit = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.3}[dtype]
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found / scale, expected / scale, rtol=limit, atol=limit)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    with shortly():
+        mine = gradients(model, handle, ids)
+    with watched(model):
+        wanted = gradients(model, handle, ids)
+    for one, other in zip(mine, wanted, strict=True):
+        scale = float(other.abs().max()) or 1.0
+        torch.testing.assert_close(one / scale, other / scale, rtol=10 * limit, atol=10 * limit)
+
+
+@pytest.mark.parametrize("one", ADDED)
+def test_what_adds_of_several_adapters_in_one_batch(one: dict[str, Any]) -> None:
+    """A decoded token of rows that are routed is read at once where that is known how, and is each row's own."""
+    model: Any = tiny_model().double()
+    for seed, name in enumerate(("one", "two")):
+        perturb(ctxpeft.attach(model, {"name": name, "modules": [one]}, name=name, seed=seed), seed=seed)
+    alone = {}
+    for name in ("one", "two"):
+        ctxpeft.activate(model, name)
+        alone[name] = long_way(model, IDS[:, :1])
+    at_once = "hidden" not in (one.get("query", {}).get("source"), one.get("gate", {}).get("source"))
+    with (
+        torch.no_grad(),
+        ctxpeft.route(model, ["one", "two", "one"]),
+        shortly() if at_once else nullcontext(),
+    ):
+        found = model(IDS[:, :1]).logits
+    for row, name in enumerate(("one", "two", "one")):
+        torch.testing.assert_close(found[row], alone[name][row], rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        module(memory={"kind": "matrix", "form": "diagonal"}),
-        module(gate={"kind": "scalar"}),
-        module(feature_map={"kind": "relu"}, normalizer="sum"),
-        module(query={"source": "rotated", "norm": "rms"}),
         module(scope={"heads": [0, 2]}),
         module(scope={"tokens": "prompt"}),
-        module(feature_map={"kind": "hedgehog"}),
-        {"placement": "inside", "memory": {"kind": "slots", "count": 2}, "merge": "compete_length"},
+        module(merge="mix", gate={"kind": "scalar"}),
+        module(gate={**TOKEN, "source": "output"}),
+        module(gate={**TOKEN, "source": "log_mass"}),
+        {"placement": "inside", "memory": SLOTS, "gate": {"kind": "scalar"}},
     ],
 )
 def test_all_else_goes_the_long_way(other: dict[str, Any]) -> None:
     model, _ = adapted([module(), other])
-    with counted() as calls:
+    with counted() as calls, patch.object(seam, "merge", wraps=seam.merge) as merge:
         found = model(IDS).logits
         with torch.no_grad():
             without = model(IDS).logits
     assert not calls
+    assert merge.call_count == 2 * len(model.model.layers)
     torch.testing.assert_close(found.detach(), without, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("memory", [m for m in MEMORIES if "rank" in m])
-def test_what_is_several_products_trains_the_long_way(memory: dict[str, Any]) -> None:
-    model, handle = adapted([module(), module(memory={"kind": "matrix", **memory})])
-    with counted() as calls:
-        trained = model(IDS).logits
-    assert not calls
-    assert all(bool(g.any()) for g in torch.autograd.grad(trained.sum(), list(handle.parameters())))
-    with torch.no_grad(), counted() as calls:
-        found = model(IDS).logits
-    assert calls
-    torch.testing.assert_close(found, trained.detach(), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("placement", ["inside", "outside"])

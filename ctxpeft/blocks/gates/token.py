@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.gates.activation import (
@@ -81,10 +82,10 @@ class TokenGate(nn.Module):
     def forward(self, capture: Capture, query: Tensor) -> Tensor | None:
         u = self._look(capture, query).to(self.weight.dtype)
         if u.shape[1] == 1:  # one state for all heads
-            logit = (u[:, 0] @ self.weight.T).transpose(1, 2)
+            logit = functional.linear(u[:, 0], self.weight, self.bias[:, 0]).transpose(1, 2)
         else:
-            logit = grouped(u, self.weight[..., None])[..., 0]
-        return ACTIVATIONS[self.activation](logit + self.bias)[..., None]
+            logit = grouped(u, self.weight[..., None])[..., 0] + self.bias
+        return ACTIVATIONS[self.activation](logit)[..., None]
 
     def _look(self, capture: Capture, query: Tensor) -> Tensor:
         if self.source == "query":
