@@ -173,50 +173,6 @@ def joint(asked: Question, slots: tuple[Tensor, Tensor] | None, parts: Sequence[
     return _joint(asked, slots, parts)
 
 
-def one_query(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    blind: Tensor | None,
-    slots: tuple[Tensor, Tensor],
-    scaling: float,
-) -> Tensor | None:
-    """`joint` of one query a row and slots alone, where nothing is kept for a backward pass and autocast is off: q (B,
-    H, 1, d) -> (B, 1, H, d). The slots are those of the heads that share keys, (G, P, d), of each row if there are B G
-    of them; None where they are not, or no kernel serves."""
-    batch, heads, _, width = q.shape
-    slot_k, slot_v = slots
-    groups, dtype, wide = k.shape[1], q.dtype, slot_k.dtype
-    if (
-        k.shape[2] == 0
-        or not dtype == k.dtype == v.dtype
-        or slot_k.shape[0] not in (groups, batch * groups)
-        or not width == v.shape[3] == slot_k.shape[2]
-        or (mask is not None and mask.shape[1] > 1)
-        or (q.is_cuda and torch.compiler.is_compiling())
-    ):
-        return None
-    content = kernel_for(q.device, dtype, width, k.shape[2], mask is not None)
-    beside = content if mask is None and dtype == wide else kernel_for(q.device, wide, width, 1, False)
-    if content is None or beside is None:
-        return None
-    q = q.reshape(batch, groups, heads // groups, width)
-    mask = None if mask is None else _for_rows(mask, heads // groups)
-    o, of_content, _ = content.forward(q, k, v, mask, False, scaling)
-    if blind is not None:
-        of_content = of_content.masked_fill(blind, -torch.inf)
-    if dtype != wide:
-        q, o = q.to(wide), o.to(wide)
-    if slot_k.shape[0] == groups:
-        slot_k, slot_v = slot_k.expand(batch, -1, -1, -1), slot_v.expand(batch, -1, -1, -1)
-    else:
-        slot_k, slot_v = (t.view(batch, groups, *t.shape[1:]) for t in (slot_k, slot_v))
-    r, of_slots, _ = beside.forward(q, slot_k, slot_v, None, False, scaling)
-    o = torch.lerp(o, r, torch.sigmoid(of_slots - of_content)[..., None]).reshape(batch, 1, heads, width)
-    return o if dtype == wide else o.to(dtype)
-
-
 def _mass_rows(t: Tensor | None, groups: int) -> Tensor | None:
     """(B, H, 1) -> (B, G, H/G)."""
     return None if t is None else t.reshape(t.shape[0], groups, -1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
+from ctxpeft.blocks.one_query import OneQuery
 from ctxpeft.blocks.precision import FullPrecision
 from ctxpeft.blocks.products import add_into, added_mapped, repeated
 from ctxpeft.blocks.query import Query
@@ -24,7 +25,8 @@ class ContextModule(FullPrecision):
     gates, by all heads in their order. short: whether all it does is o + phi(q)^T M. one_product: whether that is one
     product a head. alone: whether it joins with slots that look at nothing of
     the text. aside: whether all it does is to add the read of such slots, gated by parameters alone. adds:
-    whether all it does is to add what it answers, and it looks at nothing of the content's attention.
+    whether all it does is to add what it answers, and it looks at nothing of the content's attention. weighed: whether
+    it competes like one that is `alone`, but by the length of the input, or by a matrix with a mass, which is `massed`.
     """
 
     heads: Tensor | None
@@ -62,15 +64,25 @@ class ContextModule(FullPrecision):
             shared = spec.phi_per if spec.feature_map.has_parameters() else "layer"
             self.phi_grouping = Grouping(shape, shared)
             self.feature_map = spec.feature_map.build(shape.source_width, shape.groups(shared))
-        self.joins = (
-            spec.merge == "compete"
-            and spec.gate.kind == "none"
+        of_slots = (
+            spec.gate.kind == "none"
             and getattr(self.memory, "plain", False)
             and self.query.plain
             and spec.query.source == "rotated"
             and self.grouping.order is None
         )
+        self.joins = spec.merge == "compete" and of_slots
         self.alone: bool = self.joins and not spec.memory.looks_at()
+        self.massed: bool = (
+            spec.merge == "compete"
+            and spec.gate.kind == "none"
+            and getattr(self.memory, "massed", False)
+            and spec.query.source == "rotated"
+            and not spec.query.learned_temperature
+            and self.heads is None
+        )
+        lengthened = spec.merge == "compete_length" and of_slots and not spec.memory.looks_at()
+        self.weighed: bool = self.massed or lengthened
         self.short: bool = (
             spec.merge == "add"
             and not self.gated
@@ -109,7 +121,7 @@ class ContextModule(FullPrecision):
         """Use a part that somebody else owns: it is called here, and counted, saved and moved there."""
         del self._modules[name]
         self.__dict__[name] = part
-        self.short = self.alone = self.one_product = self.aside = False
+        self.short = self.alone = self.one_product = self.aside = self.massed = self.weighed = False
 
     def read(self, capture: Capture) -> tuple[Read, Tensor | None]:
         """What calling the module returns."""
@@ -179,6 +191,15 @@ class ContextModule(FullPrecision):
             )
             return o.addcmul_(gate, read) if into or o is not output else torch.addcmul(o, gate, read)
         return o.add_(read) if into or o is not output else o + read
+
+    def beside_mass(self, asked: OneQuery) -> Tensor:
+        """(B, 1, Hq, dv) of one softmax over the content and a module that is `massed`, of one query a row."""
+        parts: Any = self._modules
+        q = asked.q.to(self.dtype)
+        if not self.query.plain:
+            q = self.query.of(q)
+        matrix, z = parts["memory"].massive()
+        return asked.beside_mass(parts["feature_map"].forward(q), matrix, z, self.share)
 
     def add(self, output: Tensor, capture: Capture, into: bool = False) -> Tensor:
         """o + g r of a module that `adds`, as `add_to`; the capture may have all rows side by side, as one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctxpeft.blocks.capture import Capture, compute_dtype
 from ctxpeft.spec.blocks import SiteShape
@@ -48,10 +49,12 @@ class Query(nn.Module):
     def forward(self, capture: Capture) -> Tensor:
         assert self.spec.source is not None
         x = capture.source(self.spec.source, self.heads).to(self.dtype)
-        if self.plain:
-            return x
+        return x if self.plain else self.of(x)
+
+    def of(self, x: Tensor) -> Tensor:
+        """q' of the source at the heads in scope, as a query is that is not `plain`."""
         if self.spec.norm == "rms":
-            x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
+            x = functional.rms_norm(x, x.shape[-1:], eps=EPS)
         elif self.spec.norm == "l2":
             x = x * torch.rsqrt(x.square().sum(-1, keepdim=True) + EPS)
         if self.factor != 1.0:

@@ -29,7 +29,7 @@ from ctxpeft.hosts.divided import Divided
 from ctxpeft.hosts.fused import applicable, attention_with_mass, question
 from ctxpeft.hosts.needs import Need, needs
 from ctxpeft.hosts.replay import bound, keys_and_values
-from ctxpeft.hosts.short import Short, beside_slots
+from ctxpeft.hosts.short import Short, beside
 from ctxpeft.hosts.site import Acts, Behind, Site, joined, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
@@ -279,14 +279,14 @@ class Seam:
         options: dict[str, Any],
     ) -> tuple[Tensor, Tensor | None] | None:
         """What `attend` returns, by the short way; None where that does not serve this call."""
-        config, slots = self.original_config, short.slots
+        config, competing = self.original_config, short.competing
         ours = is_plain(config)
         output: Tensor | None
         weights = None
-        if slots is not None:
+        if competing is not None:
             if not ours:
                 return None
-            output = beside_slots(slots, module, query, key, value, mask, options, self._pairs)
+            output = beside(competing, module, query, key, value, mask, options, self._pairs)
             if output is None:
                 return None
         elif ours:

@@ -1,8 +1,8 @@
 """The short way through the heads: modules that do not look at the content's attention, in few operations.
 
 Matrices are added, and what other modules answer; slots inside join the content's attention. Where nothing is trained
-the reads of slots outside take fewer operations too, and slots beside one query a row (a decoded token) join by their
-mass. It says what `compose` says; what it does not cover goes the general way.
+the reads of slots outside take fewer operations too, and what competes for one query a row (a decoded token) joins by
+its mass. It says what `compose` says; what it does not cover goes the general way.
 """
 
 from __future__ import annotations
@@ -13,37 +13,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctxpeft.blocks.attention import joint, one_query, serves
+from ctxpeft.blocks.attention import joint, serves
 from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.hosts.content import Content
+from ctxpeft.blocks.one_query import OneQuery, log_count
+from ctxpeft.hosts.content import Content, seen
 from ctxpeft.hosts.fused import additive_and_blind, applicable, plain, question
 
 
 class Short(NamedTuple):
-    """The modules of a site where all go the short way: at most one of slots that compete, and those that add.
+    """The modules of a site where all go the short way: at most one that competes, and those that add.
 
     adding: in order. parts: what is not called but asked for what it is made of, modules and all that they consist of.
     """
 
-    slots: ContextModule | None
+    competing: ContextModule | None
     adding: tuple[ContextModule, ...]
     parts: tuple[nn.Module, ...] = ()
 
     @classmethod
     def of(cls, modules: list[ContextModule]) -> Short | None:
         """None where one of them needs the general way, or there are none."""
-        alone = [module for module in modules if module.alone]
+        competing = [module for module in modules if module.alone or module.weighed]
         adding = tuple(module for module in modules if module.adds)
-        if not modules or len(alone) > 1 or len(alone) + len(adding) < len(modules):
+        if not modules or len(competing) > 1 or len(competing) + len(adding) < len(modules):
             return None
-        parts = tuple(
-            part
-            for m in adding
-            if m.short or m.aside
-            for part in (m, m._modules["memory"], m._modules.get("feature_map"))
-            if part
-        )
-        return cls(alone[0] if alone else None, adding, parts)
+        parts = tuple(part for module in modules for part in _asked(module))
+        return cls(competing[0] if competing else None, adding, parts)
 
     def is_bare(self) -> bool:
         """Whether to call what is not called would be nothing but its `forward` of its own parameters: no hooks on a
@@ -57,9 +52,18 @@ class Short(NamedTuple):
         return True
 
 
-def beside_slots(
-    slots: ContextModule,
-    module: nn.Module,
+def _asked(module: ContextModule) -> list[nn.Module]:
+    """Of a module that is not called, itself and what it asks."""
+    if module.short or module.aside or module.massed:
+        names = ("query", "memory", "feature_map") if module.massed else ("memory", "feature_map")
+        found = (module._modules.get(name) for name in names)
+        return [module, *(part for part in found if part is not None)]
+    return [module] if module.weighed else []
+
+
+def beside(
+    module: ContextModule,
+    host: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -67,22 +71,22 @@ def beside_slots(
     options: dict[str, Any],
     pairs: Callable[[ContextModule, Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor | None:
-    """(B, T, Hq, dv) of one softmax over the content and the slots of a module that is `alone`, in a call of the
-    attention interface under sdpa; `pairs` gives K and V of its slots, and may look at the query's shape. None where no
-    kernel serves, and of several queries a row under a compiler, which takes the general way."""
+    """(B, T, Hq, dv) of one softmax over the content and what a module holds that is `alone` or `weighed`, in a call of
+    the attention interface under sdpa; `pairs` gives K and V of its slots, and may look at the query's shape. None
+    where no kernel serves, and of several queries a row where it is `weighed` or a compiler looks on."""
     if query.shape[2] == 1 and not torch.is_grad_enabled():
-        return _beside_one(slots, query, key, value, mask, options, pairs)
-    if torch.compiler.is_compiling() or not applicable(query, key, value, mask, options):
+        return _beside_one(module, query, key, value, mask, options, pairs)
+    if module.weighed or torch.compiler.is_compiling() or not applicable(query, key, value, mask, options):
         return None
-    found = pairs(slots, query)
-    if not serves(query, found[0][None], found[1][None], dtype=found[0].dtype):
+    slots = pairs(module, query)
+    if not serves(query, slots[0][None], slots[1][None], dtype=slots[0].dtype):
         return None
-    content = Content(module, query, key, mask, options, "sdpa")
-    return joint(question(content, value), found, ()).transpose(1, 2).contiguous()
+    content = Content(host, query, key, mask, options, "sdpa")
+    return joint(question(content, value), slots, ()).transpose(1, 2).contiguous()
 
 
 def _beside_one(
-    slots: ContextModule,
+    module: ContextModule,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -92,9 +96,18 @@ def _beside_one(
 ) -> Tensor | None:
     if not plain(mask, options):
         return None
-    added = blind = None
+    keys, added, blind = key.shape[2], None, None
     if mask is not None:
-        added, blind = additive_and_blind(mask, query.dtype, key.shape[2])
+        added, blind = additive_and_blind(mask, query.dtype, keys)
     told = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if told is None else told
-    return one_query(query, key, value, added, blind, pairs(slots, query), scaling)
+    asked = OneQuery.of(query, key, value, added, blind, scaling, module.dtype)
+    if asked is None:
+        return None
+    if module.massed:
+        return module.beside_mass(asked)
+    more: Tensor | float | None = None
+    if module.weighed:
+        count = log_count(keys, None if mask is None else seen(mask, keys), module.dtype)
+        more = module.length_bias.reshape(-1, *asked.groups()) + count
+    return asked.beside_slots(pairs(module, query), more)

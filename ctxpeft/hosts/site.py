@@ -58,7 +58,7 @@ class Acts(NamedTuple):
                 active.append((module, None))
                 everywhere = everywhere and module.spec.scope.tokens == "all"
         joins = everywhere and not past and joinable(active)
-        brief = everywhere and not past and all(m.alone or m.adds for m, _ in active)
+        brief = everywhere and not past and all(m.alone or m.weighed or m.adds for m, _ in active)
         short = Short.of([module for module, _ in active]) if brief else None
         return cls(acting, past, active if everywhere else None, joins, reads, brief, short)
 

@@ -37,23 +37,44 @@ def slots(count: int = 3, memory: dict[str, Any] | None = None, **more: Any) -> 
     return {"placement": "inside", "memory": kind, **more}
 
 
+def massed(per: str = "query_head", **query: Any) -> dict[str, Any]:
+    """A matrix that competes by its mass, of positive features."""
+    memory = {"kind": "matrix", "per": per}
+    return {"placement": "inside", "feature_map": {"kind": "elu_plus_one"}, "memory": memory, "query": query}
+
+
+WEIGHED = [
+    slots(merge="compete_length"),
+    slots(1, merge="compete_length", length_bias=2.0),
+    massed(),
+    massed("kv_head", scale="inverse_fourth_root"),
+    massed("layer", norm="rms"),
+    {**massed(), "feature_map": {"kind": "relu"}},
+]
+
+
 @contextmanager
 def counted() -> Iterator[list[bool]]:
     """Of every attempt at the short way whether it served."""
     calls: list[bool] = []
-    real = short.beside_slots
+    real = short.beside
 
-    def beside_slots(*args: Any) -> Tensor | None:
+    def beside(*args: Any) -> Tensor | None:
         found = real(*args)
         calls.append(found is not None)
         return found
 
-    with patch("ctxpeft.hosts.seam.beside_slots", beside_slots):
+    with patch("ctxpeft.hosts.seam.beside", beside):
         yield calls
 
 
 def layers(model: nn.Module) -> int:
-    return sum(isinstance(m, ContextModule) and m.joins for m in model.modules())
+    """Those with something that competes."""
+    return sum(isinstance(m, ContextModule) and m.spec.placement == "inside" for m in model.modules())
+
+
+def is_weighed(model: nn.Module) -> bool:
+    return any(isinstance(m, ContextModule) and m.weighed for m in model.modules())
 
 
 def long_way(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,7 +87,8 @@ def long_way(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def decoded(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any, begin: int = 5) -> Tensor:
-    """A prompt, then token by token; all go the short way, in every layer."""
+    """A prompt, then token by token; all go the short way, in every layer, but for a prompt whose content is weighed
+    against the input's length or a matrix."""
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     found = []
     with torch.no_grad():
@@ -78,7 +100,7 @@ def decoded(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any, begin: int 
                     position_ids=positions[:, start:end],
                     past_key_values=cache,
                 )
-            assert calls == [True] * layers(model)
+            assert calls == [end - start == 1 or not is_weighed(model)] * layers(model)
             found.append(out.logits)
     return torch.cat(found, 1)
 
@@ -86,7 +108,7 @@ def decoded(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any, begin: int 
 @given(
     family=st.sampled_from(["llama", "mistral", "gemma3_text", "qwen3"]),
     kv_heads=st.sampled_from([1, 2, 4]),
-    count=st.integers(1, 5),
+    competing=st.one_of(st.integers(1, 5).map(slots), st.sampled_from(WEIGHED)),
     matrices=st.integers(0, 2),
     rows=st.integers(1, 3),
     padded=st.booleans(),
@@ -96,14 +118,14 @@ def decoded(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any, begin: int 
 def test_the_short_way_says_what_the_long_one_says(
     family: str,
     kv_heads: int,
-    count: int,
+    competing: dict[str, Any],
     matrices: int,
     rows: int,
     padded: bool,
     static: bool,
     dtype: torch.dtype,
 ) -> None:
-    model, _ = adapted([slots(count), *[MATRIX] * matrices], dtype, family, num_key_value_heads=kv_heads)
+    model, _ = adapted([competing, *[MATRIX] * matrices], dtype, family, num_key_value_heads=kv_heads)
     ids, mask = IDS[:rows], PADDED[-rows:] if padded else torch.ones_like(IDS[:rows])
     cache = StaticCache(model.config, max_cache_len=9) if static else DynamicCache(config=model.config)
     found, expected = decoded(model, ids, mask, cache), long_way(model, ids, mask)
@@ -177,8 +199,9 @@ def test_absolute_positions_and_one_head_each() -> None:
     torch.testing.assert_close(found, long_way(model, IDS, mask), rtol=1e-10, atol=1e-10)
 
 
-def test_a_query_that_sees_nothing_reads_the_slots_alone() -> None:
-    model, _ = adapted([slots()])
+@pytest.mark.parametrize("competing", [slots(), *WEIGHED])
+def test_a_query_that_sees_nothing_reads_what_competes_alone(competing: dict[str, Any]) -> None:
+    model, _ = adapted([competing])
     mask = torch.ones(3, 1, 1, 1, dtype=torch.bool)
     mask[1] = False
     with torch.no_grad(), counted() as calls:
@@ -244,7 +267,11 @@ def test_swapped_loaded_and_other_active_slots_are_seen(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        slots(merge="compete_length"),
+        slots(merge="compete_length", query={"source": "rotated", "norm": "rms"}),
+        massed(learned_temperature=True),
+        {**massed(), "memory": {"kind": "matrix", "form": "low_rank", "rank": 2}},
+        {**massed(), "feature_map": {"kind": "hedgehog"}},
+        {**massed(), "gate": {"kind": "scalar", "on": "mass", "activation": "sigmoid"}},
         slots(gate={"kind": "scalar", "on": "mass", "activation": "sigmoid"}),
         slots(query={"source": "rotated", "norm": "rms"}),
         slots(query={"source": "unrotated"}),
@@ -490,14 +517,16 @@ def row_by_row(model: nn.Module, rows: list[str], ids: Tensor, mask: Tensor) -> 
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("modules", [[slots()], [slots(), MATRIX], [MATRIX, MATRIX]])
+@pytest.mark.parametrize(
+    "modules", [[slots()], [slots(), MATRIX], [MATRIX, MATRIX], *([one] for one in WEIGHED)]
+)
 @pytest.mark.parametrize("rows", ["abc", "aba", "aaa"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_an_adapter_a_row(modules: list[dict[str, Any]], rows: str, padded: bool) -> None:
     """Also where all rows have the same one, and after one of them has changed."""
     model = routed(modules)
     mask = PADDED if padded else torch.ones_like(IDS)
-    served = [True] * 2 if slots() in modules else []
+    served = [True] * 2 * any(one["placement"] == "inside" for one in modules)
     for factor in (1, -2):
         with torch.no_grad():
             for parameter in model.__dict__["_ctxpeft"].handles["a"].parameters():

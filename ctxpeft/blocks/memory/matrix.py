@@ -74,7 +74,8 @@ class MatrixMemory(MemoryModule):
     """M (G, w, dv), or A (G, w, r) and B (G, r, dv), or its diagonal (G, w); with a mass, zeta (G, w).
 
     again: the map is cheap, and may be computed again in the backward pass instead of being kept. short: the read is
-    phi(q)^T M or phi(q)^T A B of a map without parameters, of heads in their order, and nothing else.
+    phi(q)^T M or phi(q)^T A B of a map without parameters, of heads in their order, and nothing else. massed: with a
+    mass, phi(q)^T M likewise.
     """
 
     def __init__(self, spec: Matrix, shape: SiteShape, width: int, needs_mass: bool, again: bool) -> None:
@@ -98,11 +99,17 @@ class MatrixMemory(MemoryModule):
         spec.init.fill_(self.matrix.data)
         self.zeta = nn.Parameter(torch.zeros(groups, width)) if needs_mass else None
         self.short = self.maps and not needs_mass and self.grouping.order is None
+        self.massed = self.maps and needs_mass and self.grouping.order is None and spec.form == "full"
 
     def factors(self) -> tuple[Tensor, ...]:
         """M, or A and B."""
         owned: Any = self._parameters
         return (owned["matrix"],) if self.form == "full" else (owned["down"], owned["matrix"])
+
+    def massive(self) -> tuple[Tensor, Tensor]:
+        """M and z (G, w, 1) of one that is `massed`."""
+        first, z = self._weights()
+        return first, z
 
     def forward(self, x: Tensor, phi: Phi | None, capture: Capture) -> Read:
         if self.maps:
