@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +26,7 @@ class Grouping(nn.Module):
         self.group_of_head = groups
         self.groups = len(set(groups))
         self.heads = len(groups)
-        counts = {groups.count(g) for g in set(groups)}
-        if len(counts) > 1:
+        if len(set(Counter(groups).values())) > 1:
             raise HostError(
                 f"scope.heads takes unequal numbers of heads from the groups of per '{per}'; "
                 "take the same number from each, or use per 'query_head' or 'layer'"

@@ -7,7 +7,7 @@ nothing else is new. For reading alone: the copies get no gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -46,9 +46,14 @@ class RowsShape(SiteShape):
         return [row * count + number for row in range(self.rows) for number in numbers]
 
 
-def of_one_structure(one: ContextModule, other: ContextModule) -> bool:
-    """Whether two modules may be rows of one."""
-    return one.spec == other.spec and one.shape == other.shape and _apart(one)
+def structure(module: ContextModule) -> Hashable | None:
+    """What modules have in common that may be rows of one; None where a row's answer is not its own. Found once."""
+    there = module.__dict__
+    if "structure" not in there:
+        alike = (module.spec.model_dump_json(), module.shape)
+        there["structure"] = alike if _apart(module) else None
+    found: Hashable | None = there["structure"]
+    return found
 
 
 def side_by_side(modules: Sequence[ContextModule]) -> ContextModule | None:
@@ -59,10 +64,10 @@ def side_by_side(modules: Sequence[ContextModule]) -> ContextModule | None:
     if getattr(spec.gate, "per", None) == "layer":
         spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"per": "head"})})
     made = ContextModule(spec, shape)
-    states = [m.state_dict(keep_vars=True) for m in modules]
+    states = [_state(m) for m in modules]
     if any(state.keys() != states[0].keys() for state in states):
         return None
-    wanted = made.state_dict(keep_vars=True)
+    wanted = _state(made)
     if wanted.keys() != states[0].keys():
         return None
     for name, there in wanted.items():
@@ -115,6 +120,17 @@ def one_row_asked(asked: Question) -> Question:
 
     q, k, v = laid(asked.q), laid(asked.k), laid(asked.v)
     return asked._replace(q=q, k=k, v=v, mask=every(asked.mask), blind=every(asked.blind))
+
+
+def _state(module: nn.Module, path: str = "") -> dict[str, Tensor]:
+    """What its `state_dict` would have, as it is."""
+    passing = module._non_persistent_buffers_set
+    found: dict[str, Tensor] = {path + name: t for name, t in module._parameters.items() if t is not None}
+    found |= {path + n: t for n, t in module._buffers.items() if t is not None and n not in passing}
+    for name, part in module._modules.items():
+        if part is not None:
+            found |= _state(part, f"{path}{name}.")
+    return found
 
 
 def _apart(module: ContextModule) -> bool:

@@ -22,7 +22,9 @@ class Unchanged:
     """
 
     def __init__(self, modules: Iterable[nn.Module], meta: bool = False) -> None:
-        places = [place for module in modules for place in _places(module)]
+        places: list[tuple[dict[str, Any], str]] = []
+        for module in modules:
+            _find(module, places)
         self.owners, self.names = [owner for owner, _ in places], [name for _, name in places]
         self.meta = meta
         self.seen = self._look()
@@ -54,7 +56,11 @@ class Unchanged:
         return tensors, list(map(VERSION, tensors)), list(map(Tensor.data_ptr, tensors))
 
 
-def _places(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where the tensors of a module are kept: they may be replaced."""
-    kept = [tensors for part in module.modules() for tensors in (part._parameters, part._buffers)]
-    return [(tensors, name) for tensors in kept for name, t in tensors.items() if t is not None]
+def _find(module: nn.Module, places: list[tuple[dict[str, Any], str]]) -> None:
+    """Add where the tensors of a module are kept: they may be replaced."""
+    tensors: dict[str, Any]
+    for tensors in (module._parameters, module._buffers):
+        places += [(tensors, name) for name, tensor in tensors.items() if tensor is not None]
+    for part in module._modules.values():
+        if part is not None:
+            _find(part, places)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ctxpeft.blocks.capture import Chosen, choose
 from ctxpeft.blocks.compose import Active
 from ctxpeft.blocks.context_module import ContextModule
-from ctxpeft.blocks.side_by_side import of_one_structure, side_by_side
+from ctxpeft.blocks.side_by_side import side_by_side, structure
 from ctxpeft.blocks.unchanged import Unchanged
 from ctxpeft.hosts.controller import Plan
 from ctxpeft.hosts.rows import Rows, Shares
@@ -93,16 +93,13 @@ class _Kept:
 def _alike(acting: Acting, rows: Rows) -> dict[str, str]:
     """The adapters of the rows, each with the first one of its structure."""
     labels: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
     for name in rows.names:
         mine = acting.get(name)
         if mine is not None:
-            same = (n for n in dict.fromkeys(labels.values()) if _of_one_structure(mine, acting[n]))
-            labels[name] = next(same, name)
+            found = tuple(structure(module) for module in mine)
+            labels[name] = name if None in found else first.setdefault(found, name)
     return labels
-
-
-def _of_one_structure(these: list[ContextModule], those: list[ContextModule]) -> bool:
-    return len(these) == len(those) and all(map(of_one_structure, these, those))
 
 
 def _laid_out(

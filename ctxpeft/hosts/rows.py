@@ -34,11 +34,12 @@ class Rows:
     """
 
     def __init__(self, rows: Sequence[str | None], attached: Sequence[str], device: torch.device) -> None:
-        self.names = tuple(name for name in attached if name in rows)
+        self.names = _in_order(rows, attached)
         self._rows = tuple(rows)
         self._inference = torch.is_inference_mode_enabled()  # whose tensors serve no backward pass
+        places = {name: place for place, name in enumerate(self.names)}
         self._index = torch.tensor(
-            [-1 if row is None else self.names.index(row) for row in rows], dtype=torch.long, device=device
+            [-1 if row is None else places[row] for row in rows], dtype=torch.long, device=device
         )
         self._shares: dict[tuple[int, tuple[tuple[str, str], ...], torch.device], Shares] = {}
         self.kept: dict[object, object] = {}
@@ -52,8 +53,8 @@ class Rows:
 
     def same(self, rows: Sequence[str | None], attached: Sequence[str], device: torch.device) -> bool:
         """Whether these are the rows of another request: what was made for them serves it."""
-        names = tuple(name for name in attached if name in rows)
-        alike = tuple(rows) == self._rows and names == self.names and device == self._index.device
+        alike = tuple(rows) == self._rows and device == self._index.device
+        alike = alike and _in_order(rows, attached) == self.names
         return alike and self._inference == torch.is_inference_mode_enabled()
 
     def one_for_all(self, batch: int) -> bool:
@@ -99,6 +100,11 @@ class Rows:
         if batch % given:
             raise HostError(f"route names {given} rows and the batch has {batch}")
         return batch // given
+
+
+def _in_order(rows: Sequence[str | None], attached: Sequence[str]) -> tuple[str, ...]:
+    wanted = set(rows)
+    return tuple(name for name in attached if name in wanted)
 
 
 def _chosen(rows: list[int], device: torch.device) -> Chosen:
