@@ -271,9 +271,10 @@ class Joint(torch.autograd.Function):
         *flat: Tensor | None,
     ) -> Tensor:
         asked = Question(q, k, v, mask, blind, causal, scaling)
-        # without gradients for the content, a backward pass of the slots alone is the cheapest
-        ctx.one = slot_k is not None and any(ctx.needs_input_grad[:3]) and pays(q, k, slot_k)
-        o, whole, rest, slot_rest = _joined(asked, slot_k, slot_v, flat, ctx.one)
+        one = slot_k is not None and pays(q, k, slot_k)
+        o, whole, rest, slot_rest = _joined(asked, slot_k, slot_v, flat, one)
+        # the slots alone pass gradients on in their own list, however o was made
+        ctx.one = one and any(ctx.needs_input_grad[:3])
         _keep(ctx, (q, k, v, mask, o, whole, slot_k, slot_v, *flat), (*rest, *slot_rest))
         ctx.causal, ctx.scaling, ctx.border, ctx.count = causal, scaling, len(rest), len(flat)
         return o

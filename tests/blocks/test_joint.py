@@ -151,9 +151,9 @@ def test_slots_are_a_concatenation(mask, batch, kv_heads, repeat, tokens, past, 
             with torch.no_grad():
                 alone = joint(asked, (slot_k, slot_v), [])
         served = one and tokens > 1 and 1 < keys <= 2 * tokens
-        assert tokens == 1 or laid.call_count == served * (1 + any(trained[:3]))
+        assert tokens == 1 or laid.call_count == 2 * served
     assert o.shape == q.shape
-    torch.testing.assert_close(alone, o.detach(), rtol=1e-12, atol=1e-12)
+    assert torch.equal(alone, o.detach())  # values do not depend on what is trained
     every = [
         torch.cat([s.expand(batch, -1, -1, -1), c], 2).repeat_interleave(repeat, 1)
         for s, c in ((slot_k, k), (slot_v, v))
