@@ -21,6 +21,7 @@ import ctxpeft
 from ctxpeft.blocks.capture import Read
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.memory.slots import SlotMemory, Slots
+from ctxpeft.blocks.one_query import OneQuery
 from ctxpeft.errors import HostError
 from ctxpeft.hosts import seam, short
 from ctxpeft.testing.tiny import perturb, tiny_model
@@ -468,6 +469,48 @@ def test_hooks_on_slots_outside_are_called(part: str) -> None:
                 model(IDS[:, :tokens])
             assert heard == [part]
         hook.remove()
+
+
+@pytest.mark.parametrize("part", ["", "query", "memory", "feature_map"])
+def test_hooks_on_a_matrix_that_competes_are_called(part: str) -> None:
+    model, _ = adapted([massed(norm="rms")])
+    ways(model)
+    heard: list[str] = []
+    target = next(m for m in model.modules() if isinstance(m, ContextModule)).get_submodule(part)
+    for register in (target.register_forward_pre_hook, target.register_forward_hook):
+        hook = register(lambda *_: heard.append(part))
+        with torch.no_grad():
+            model(IDS[:, :1])
+        assert heard == [part]
+        heard.clear()
+        hook.remove()
+    ways(model)
+
+
+def test_a_parametrized_bias_of_the_length_is_asked_for_what_it_is() -> None:
+    model, _ = adapted([slots(merge="compete_length")])
+    ways(model)
+    with torch.no_grad():
+        before = model(IDS[:, :1]).logits
+    for one in [m for m in model.modules() if isinstance(m, ContextModule)]:
+        parametrize.register_parametrization(one, "length_bias", Scaled(-3.0))
+    with torch.no_grad():
+        found = model(IDS[:, :1]).logits
+    assert not torch.allclose(found, before)
+    torch.testing.assert_close(found, long_way(model, IDS[:, :1]), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_query_without_features_reads_the_content_alone(sees: bool) -> None:
+    """Where it sees nothing of that either, it is left as the general way leaves it."""
+    q, k, v = (torch.randn(1, heads, 1, 4, dtype=torch.float64) for heads in (4, 2, 2))
+    blind = None if sees else torch.ones(1, 1, 1, dtype=torch.bool)
+    asked = OneQuery.of(q, k, v, None, blind, 0.5, torch.float64)
+    assert asked is not None
+    matrix, z = (torch.randn(4, 3, width, dtype=torch.float64) for width in (4, 1))
+    found = asked.beside_mass(torch.zeros(1, 4, 1, 3, dtype=torch.float64), matrix, z.exp(), 1)
+    alone = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(found, alone)
 
 
 @pytest.mark.parametrize("placement", ["inside", "outside"])
