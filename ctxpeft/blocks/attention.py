@@ -298,20 +298,30 @@ class Joint(torch.autograd.Function):
             dq_slots, dslot_k, dslot_v = call.backward(do.to(wide), o.to(wide), whole, rest[ctx.border :])
             dq = dq_slots.to(q.dtype) if dq is None else dq + dq_slots.to(q.dtype)
             dslot_k, dslot_v = dslot_k.sum(0), dslot_v.sum(0)
-        return dq, dk, dv, None, None, None, None, dslot_k, dslot_v, *_of_parts(flat, do, o, whole)
+        parts = _of_parts(flat, ctx.needs_input_grad[9:], do, o, whole)
+        return dq, dk, dv, None, None, None, None, dslot_k, dslot_v, *parts
 
 
-def _of_parts(flat: Sequence[Tensor | None], do: Tensor, o: Tensor, whole: Tensor) -> list[Tensor | None]:
-    """The gradients of n, m and c of every part."""
+def _of_parts(
+    flat: Sequence[Tensor | None], wanted: Sequence[bool], do: Tensor, o: Tensor, whole: Tensor
+) -> list[Tensor | None]:
+    """The gradients of n, m and c of every part, those that are wanted."""
     found: list[Tensor | None] = []
     inner: Tensor | None = None
-    for n, m, c in _parts(flat):
-        wide = do.to(n.dtype)
-        inner = (wide * o).sum(-1) if inner is None else inner
-        share = torch.exp(c - whole)
-        dmass = share * inner
-        dc = share * (wide * n).sum(-1) - (dmass if m is None else dmass * m)
-        found += [share[..., None] * wide, None if m is None else -dmass, dc]
+    for place, (n, m, c) in enumerate(_parts(flat)):
+        to_n, to_m, to_c = wanted[3 * place : 3 * place + 3]
+        wide, share = do.to(n.dtype), torch.exp(c - whole)
+        dn = dm = dc = None
+        if to_n:
+            dn = share[..., None] * wide
+        if to_m or to_c:
+            inner = (wide * o).sum(-1) if inner is None else inner
+            dmass = share * inner
+            if to_m:
+                dm = -dmass
+            if to_c:
+                dc = share * (wide * n).sum(-1) - (dmass if m is None else dmass * m)
+        found += [dn, dm, dc]
     return found
 
 

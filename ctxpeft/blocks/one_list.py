@@ -50,7 +50,7 @@ def _joined(slots: Tensor, content: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _causal(tokens: int, keys: int, slots: int, dtype: torch.dtype) -> Tensor:
-    """(1, 1, T, P + S): 0 where a query may look, else minus infinity. A few are kept, for all layers and passes."""
-    with torch.inference_mode(False), torch.no_grad():
-        later = torch.full((tokens, keys), -torch.inf, dtype=dtype).triu(1)
-        return functional.pad(later, (slots, 0))[None, None]
+    """(1, 1, T, P + S): 0 where a query may look, else minus infinity. A few are kept, for all layers and passes; no
+    autograd function saves one, so it does not matter in which mode they were made."""
+    later = torch.full((tokens, keys), -torch.inf, dtype=dtype).triu(1)
+    return functional.pad(later, (slots, 0))[None, None]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ctxpeft.blocks import attention, one_list
 from ctxpeft.blocks.attention import Question, joint
@@ -182,7 +183,40 @@ def test_slots_are_a_concatenation(mask, batch, kv_heads, repeat, tokens, past, 
 def test_long_lists_few_queries_other_precision_and_shared_slots_stay_two(tokens, keys, count, dtype, groups):
     q, k = torch.zeros(1, 4, tokens, 8, dtype=dtype), torch.zeros(1, 2, keys, 8, dtype=dtype)
     assert not one_list.pays(q, k, torch.zeros(groups, count, 8))
-    assert one_list.pays(torch.zeros(1, 4, 4, 8), torch.zeros(1, 2, 8, 8), torch.zeros(2, 3, 8))
+    served = torch.zeros(1, 4, 4, 8), torch.zeros(1, 2, 8, 8), torch.zeros(2, 3, 8)
+    assert one_list.pays(*served)
+    with patch.object(torch.compiler, "is_compiling", lambda: True):
+        assert not one_list.pays(*served)
+    with FakeTensorMode() as mode:
+        assert not one_list.pays(*map(mode.from_tensor, served))
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_slots_and_what_else_competes(mask):
+    """Also where a query sees nothing of the content: one list or two."""
+    torch.manual_seed(0)
+    _, additive, blind = _hidden(mask, 2, 4, 4)
+    shapes = [(2, 4, 4), (2, 2, 4), (2, 2, 4), (2, 3), (2, 3), (2, 4, 4)]
+    tensors = [torch.randn(*shape, 5, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    masses = [torch.rand(2, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    q, k, v, slot_k, slot_v, n = tensors
+    weights = torch.randn(q.shape, dtype=q.dtype)
+    found = []
+    for pays in (one_list.pays, lambda *_: False):
+        with patch.object(attention, "pays", pays):
+            asked = Question(q, k, v, additive, blind, mask == "causal", 0.4)
+            o = joint(asked, (slot_k, slot_v), [(n, masses[0], masses[1])])
+        every = [*tensors, *masses]
+        found.append((o, *torch.autograd.grad((o * weights).sum(), every, retain_graph=True)))
+        for chosen, gradient in zip(every, found[-1][1:], strict=True):
+            for tensor in every:
+                tensor.requires_grad_(tensor is chosen)
+            alone = (joint(asked, (slot_k, slot_v), [(n, masses[0], masses[1])]) * weights).sum()
+            torch.testing.assert_close(*torch.autograd.grad(alone, chosen), gradient, rtol=1e-12, atol=1e-12)
+        for tensor in every:
+            tensor.requires_grad_(True)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_a_mask_made_without_gradients_serves_training():
