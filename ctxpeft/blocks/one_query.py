@@ -15,6 +15,9 @@ from torch import Tensor
 from ctxpeft.blocks.kernels import Kernel, kernel_for
 from ctxpeft.blocks.products import grouped
 
+COPIED = 1 << 15
+"""Numbers of K that are copied at most, to ask one kernel instead of two: at twice as many it costs the same."""
+
 
 class OneQuery(NamedTuple):
     """What is asked of the content: q (B, Hq, 1, d), k and v (B, Hkv, S, d), an additive mask or None; blind: booleans
@@ -64,11 +67,14 @@ class OneQuery(NamedTuple):
         batch, groups = self.k.shape[:2]
         if key.shape[0] not in (groups, batch * groups) or key.shape[2] != self.q.shape[3]:
             return None
-        q, o, of_content = self._content()
         if key.shape[0] == groups:
             key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         else:
             key, value = (t.view(batch, groups, *t.shape[1:]) for t in (key, value))
+        if more is None and self._copies(key):
+            key, value = torch.cat((key, self.k), 2), torch.cat((value, self.v), 2)
+            return self._replace(k=key, v=value).alone()
+        q, o, of_content = self._content()
         r, of_slots, _ = self.beside.forward(q, key, value, None, False, self.scaling)
         if more is not None:
             of_slots = of_slots + more
@@ -83,6 +89,22 @@ class OneQuery(NamedTuple):
         whole = torch.exp(of_content)[..., None] + m
         whole = whole.clamp_min(torch.finfo(whole.dtype).tiny)  # n - m o is 0 there
         return self._whole(torch.addcdiv(o, torch.addcmul(n, m, o, value=-1), whole))
+
+    def alone(self) -> Tensor:
+        """(B, 1, Hq, d) of the content."""
+        return self._whole(self._content()[1])
+
+    def _copies(self, key: Tensor) -> bool:
+        """Whether slots and content become one list: of few numbers a copy costs less than a second kernel."""
+        k = self.k
+        return (
+            k.is_cpu
+            and self.mask is None
+            and self.blind is None
+            and k.dtype == self.wide
+            and k.shape[0] * k.shape[1] * (k.shape[2] + key.shape[2]) * k.shape[3] <= COPIED
+            and not torch.compiler.is_compiling()
+        )
 
     def groups(self) -> tuple[int, int]:
         """Hkv and Hq / Hkv."""

@@ -54,11 +54,11 @@ class Short(NamedTuple):
 
 def _asked(module: ContextModule) -> list[nn.Module]:
     """Of a module that is not called, itself and what it asks."""
-    if module.short or module.aside or module.massed:
-        names = ("query", "memory", "feature_map") if module.massed else ("memory", "feature_map")
-        found = (module._modules.get(name) for name in names)
-        return [module, *(part for part in found if part is not None)]
-    return [module] if module.weighed else []
+    if not (module.short or module.aside or module.weighed):
+        return []
+    names = ("query", "memory", "feature_map") if module.weighed else ("memory", "feature_map")
+    found = (module._modules.get(name) for name in names)
+    return [module, *(part for part in found if part is not None)]
 
 
 def beside(

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from transformers import DynamicCache, StaticCache
 
 import ctxpeft
+from ctxpeft.blocks import one_query
 from ctxpeft.blocks.capture import Read
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.memory.slots import SlotMemory, Slots
@@ -115,6 +116,7 @@ def decoded(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any, begin: int 
     padded=st.booleans(),
     static=st.booleans(),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    copied=st.booleans(),
 )
 def test_the_short_way_says_what_the_long_one_says(
     family: str,
@@ -125,11 +127,15 @@ def test_the_short_way_says_what_the_long_one_says(
     padded: bool,
     static: bool,
     dtype: torch.dtype,
+    copied: bool,
 ) -> None:
+    """Whether a short cache is copied beside the slots, or asked apart."""
     model, _ = adapted([competing, *[MATRIX] * matrices], dtype, family, num_key_value_heads=kv_heads)
     ids, mask = IDS[:rows], PADDED[-rows:] if padded else torch.ones_like(IDS[:rows])
     cache = StaticCache(model.config, max_cache_len=9) if static else DynamicCache(config=model.config)
-    found, expected = decoded(model, ids, mask, cache), long_way(model, ids, mask)
+    with patch.object(one_query, "COPIED", one_query.COPIED if copied else 0):
+        found = decoded(model, ids, mask, cache)
+    expected = long_way(model, ids, mask)
     limit = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5}[dtype]
     seen = mask.bool()
     torch.testing.assert_close(found[seen], expected[seen], rtol=limit, atol=limit)
@@ -471,9 +477,15 @@ def test_hooks_on_slots_outside_are_called(part: str) -> None:
         hook.remove()
 
 
-@pytest.mark.parametrize("part", ["", "query", "memory", "feature_map"])
-def test_hooks_on_a_matrix_that_competes_are_called(part: str) -> None:
-    model, _ = adapted([massed(norm="rms")])
+@pytest.mark.parametrize(
+    ("competing", "part"),
+    [
+        *((massed(norm="rms"), part) for part in ("", "query", "memory", "feature_map")),
+        *((slots(merge="compete_length"), part) for part in ("", "query", "memory")),
+    ],
+)
+def test_hooks_on_what_competes_by_its_weight_are_called(competing: dict[str, Any], part: str) -> None:
+    model, _ = adapted([competing])
     ways(model)
     heard: list[str] = []
     target = next(m for m in model.modules() if isinstance(m, ContextModule)).get_submodule(part)
