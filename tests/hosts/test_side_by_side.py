@@ -10,7 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import ctxpeft
+from ctxpeft.blocks.context_module import ContextModule
+from ctxpeft.blocks.side_by_side import structure
 from ctxpeft.hosts.controller import controller_of
+from ctxpeft.hosts.rows import Rows
 from ctxpeft.shipped import shipped_names
 from ctxpeft.testing.tiny import FAMILIES, TinyTokenizer, perturb, tiny_model
 
@@ -208,3 +211,25 @@ def test_no_score_matrix_of_padded_rows(variant: str) -> None:
         model(ids, attention_mask=mask)
     assert laid(model)
     assert not squares(seen.seen)
+
+
+def test_only_what_is_alike_is_of_one_structure() -> None:
+    """One that was attached before the host was cast computes in another type."""
+    model: Any = tiny_model().double()
+    matrix = {"placement": "outside", "feature_map": {"kind": "elu"}, "memory": {"kind": "matrix"}}
+    variant = {"name": "plain", "modules": [matrix]}
+    ctxpeft.attach(model, variant, name="wide")
+    ctxpeft.attach(model, variant, name="also")
+    model.float()
+    ctxpeft.attach(model, variant, name="single")
+    modules = [m for m in model.modules() if isinstance(m, ContextModule)]
+    wide, also, single = (structure(one) for one in modules[:3])  # of the first layer
+    assert wide == also != single
+
+
+def test_rows_name_their_adapters_alone() -> None:
+    rows = Rows(["c", None, "a", "c"], ["a", "b", "c"], torch.device("cpu"))
+    assert rows.names == ("a", "c")
+    assert rows.index(4, torch.device("cpu")).tolist() == [1, -1, 0, 1]
+    assert rows.same(["c", None, "a", "c"], ["a", "b", "c", "d"], torch.device("cpu"))
+    assert not rows.same(["c", None, "a", "c"], ["c", "a"], torch.device("cpu"))
