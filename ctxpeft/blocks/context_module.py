@@ -20,13 +20,15 @@ from ctxpeft.spec.module import ModuleSpec
 class ContextModule(FullPrecision):
     """Reads a memory; merging is `ctxpeft.blocks.compose`. Parameters are fp32 (fp64 on an fp64 host).
 
-    looks_at: what of a capture the query, the memory and the gate may look at. weighs: whether its gate acts on a
-    softmax weight. joins: whether its slots can stand in a softmax kernel as they are: asked by q itself, without
-    gates, by all heads in their order. short: whether all it does is o + phi(q)^T M. one_product: whether that is one
-    product a head. alone: whether it joins with slots that look at nothing of
-    the text. aside: whether all it does is to add the read of such slots, gated by parameters alone. adds:
-    whether all it does is to add what it answers, and it looks at nothing of the content's attention. weighed: whether
-    it competes like one that is `alone`, but by the length of the input, or by a matrix with a mass, which is `massed`.
+    looks_at: what of a capture the query, the memory and the gate may look at.
+    weighs: its gate acts on a softmax weight.
+    joins: its slots can stand in a softmax kernel as they are: asked by q itself, without gates, by all heads in order.
+    alone: it joins with slots that look at nothing of the text.
+    massed: it competes by a matrix with a mass.
+    weighed: it is massed, or competes like one that is alone, but by the length of the input.
+    adds: all it does is to add what it answers, and it looks at nothing of the content's attention.
+    short: it adds phi(q)^T M. one_product: that is one product a head.
+    aside: it adds the read of slots as they are, gated by parameters alone.
     """
 
     heads: Tensor | None
@@ -71,8 +73,9 @@ class ContextModule(FullPrecision):
             and spec.query.source == "rotated"
             and self.grouping.order is None
         )
+        own = of_slots and not spec.memory.looks_at()
         self.joins = spec.merge == "compete" and of_slots
-        self.alone: bool = self.joins and not spec.memory.looks_at()
+        self.alone: bool = spec.merge == "compete" and own
         self.massed: bool = (
             spec.merge == "compete"
             and spec.gate.kind == "none"
@@ -81,8 +84,7 @@ class ContextModule(FullPrecision):
             and not spec.query.learned_temperature
             and self.heads is None
         )
-        lengthened = spec.merge == "compete_length" and of_slots and not spec.memory.looks_at()
-        self.weighed: bool = self.massed or lengthened
+        self.weighed: bool = self.massed or (spec.merge == "compete_length" and own)
         self.short: bool = (
             spec.merge == "add"
             and not self.gated
@@ -177,20 +179,17 @@ class ContextModule(FullPrecision):
         parts: Any = self._modules
         q = query.to(self.dtype)
         batch, heads, tokens, width = q.shape
-        if heads != self.grouping.heads:  # those of all rows side by side, of one token
+        if heads != self.grouping.heads:
             q = q.reshape(1, self.grouping.heads, tokens, width)
         read = parts["memory"].softmax_read(self.grouping.fold(q), *pairs)
-        read = self.grouping.unfold(read, tokens).reshape(batch, heads, tokens, -1).transpose(1, 2)
+        read = self._by_token(self.grouping.unfold(read, tokens), batch, heads)
         o = output.to(self.dtype)
         gate: Tensor | None = parts["gate"](None, q) if self.gated else None
-        if gate is not None:
-            gate = (
-                gate.expand(1, self.grouping.heads, 1, -1)
-                .reshape(-1, heads, 1, gate.shape[-1])
-                .transpose(1, 2)
-            )
-            return o.addcmul_(gate, read) if into or o is not output else torch.addcmul(o, gate, read)
-        return o.add_(read) if into or o is not output else o + read
+        into = into or o is not output
+        if gate is None:
+            return o.add_(read) if into else o + read
+        gate = self._by_token(gate, batch, heads)
+        return o.addcmul_(gate, read) if into else torch.addcmul(o, gate, read)
 
     def beside_mass(self, asked: OneQuery) -> Tensor:
         """(B, 1, Hq, dv) of one softmax over the content and a module that is `massed`, of one query a row."""
@@ -198,26 +197,22 @@ class ContextModule(FullPrecision):
         q = asked.q.to(self.dtype)
         if not self.query.plain:
             q = self.query.of(q)
-        matrix, z = parts["memory"].massive()
+        matrix, z = parts["memory"].with_mass()
         return asked.beside_mass(parts["feature_map"].forward(q), matrix, z, self.share)
 
-    def add(self, output: Tensor, capture: Capture, into: bool = False) -> Tensor:
-        """o + g r of a module that `adds`, as `add_to`; the capture may have all rows side by side, as one."""
+    def add(self, output: Tensor, capture: Capture) -> Tensor:
+        """o + g r of a module that `adds`, (B, T, H, dv) as o; the capture may have all rows side by side, as one."""
         (read, _, _), gate = self.read(capture)
-        shape = output.shape
+        batch, _, heads, _ = output.shape
+        o, read = output.to(self.dtype), self._by_token(read, batch, heads)
+        return o + read if gate is None else torch.addcmul(o, self._by_token(gate, batch, heads), read)
 
-        def laid(t: Tensor) -> Tensor:
-            if len(capture.output) != shape[0]:
-                t = t.expand(1, shape[0] * shape[2], -1, -1).view(shape[0], shape[2], *t.shape[2:])
-            return t.transpose(1, 2)
-
-        o = output.to(self.dtype)
-        into = into or (o is not output and not torch.is_grad_enabled())
-        if gate is None:
-            return o.add_(laid(read)) if into else o + laid(read)
-        if into:
-            return o.addcmul_(laid(gate), laid(read))
-        return torch.addcmul(o, laid(gate), laid(read))
+    def _by_token(self, t: Tensor, batch: int, heads: int) -> Tensor:
+        """(B, H, T, v), or that of all rows side by side, (1, B H, T, v), -> (B, T, H, v); an axis along which all is
+        the same may stay one."""
+        if heads != self.grouping.heads:
+            t = t.expand(1, self.grouping.heads, -1, -1).reshape(batch, heads, *t.shape[2:])
+        return t.transpose(1, 2)
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:
         """K (G, P, d) and V (G, P, dv) of slots that `joins`."""

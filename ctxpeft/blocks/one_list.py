@@ -21,13 +21,13 @@ def pays(q: Tensor, k: Tensor, slot_k: Tensor) -> bool:
     """Whether one list is to be made of k (B, G, S, d) and slots (G, P, d), asked by q (B, H, T, d). For few
     queries the keys of a long cache are not copied; keys of less precision than the slots would round them."""
     return (
-        q.device.type == "cpu"
+        not torch.compiler.is_compiling()  # asked first, for no size to become a condition of a graph
+        and q.device.type == "cpu"
         and 1 < k.shape[2] <= 2 * q.shape[2]
         and q.dtype == slot_k.dtype
         and k.shape[1] == slot_k.shape[0]
         and k.shape[2] + slot_k.shape[1] <= BLOCK
-        and type(q) is Tensor  # others trace: a mask that is kept would be none of theirs
-        and not torch.compiler.is_compiling()
+        and type(q) is Tensor  # a mask that is kept is none of a FakeTensor's mode
     )
 
 
@@ -38,7 +38,7 @@ def laid(
     many queries see earlier keys alone, 0 if all see all."""
     count = slot_k.shape[1]
     if mask is not None:
-        mask = functional.pad(mask, (count, 0))
+        mask = functional.pad(mask.expand(-1, -1, -1, k.shape[2]), (count, 0))
     elif causal:
         mask = _causal(causal, k.shape[2], count, k.dtype)
     return _joined(slot_k, k), _joined(slot_v, v), mask
@@ -52,5 +52,5 @@ def _joined(slots: Tensor, content: Tensor) -> Tensor:
 def _causal(tokens: int, keys: int, slots: int, dtype: torch.dtype) -> Tensor:
     """(1, 1, T, P + S): 0 where a query may look, else minus infinity. A few are kept, for all layers and passes; no
     autograd function saves one, so it does not matter in which mode they were made."""
-    later = torch.full((tokens, keys), -torch.inf, dtype=dtype).triu(1)
+    later = torch.full((tokens, keys), -torch.inf, dtype=dtype, device="cpu").triu(1)
     return functional.pad(later, (slots, 0))[None, None]

@@ -60,20 +60,23 @@ class OneQuery(NamedTuple):
             return None
         return cls(q, k, v, mask, blind, scaling, wide, kernel, beside)
 
-    def beside_slots(self, slots: tuple[Tensor, Tensor], more: Tensor | float | None) -> Tensor | None:
-        """(B, 1, Hq, d) beside K and V (G, P, d), the slots of the heads that share keys, of each row if there are
-        B Hkv of them; None where they are not. `more`, broadcast to (B, Hkv, Hq / Hkv), is added to their log-mass."""
+    def beside_slots(
+        self, slots: tuple[Tensor, Tensor], of_rows: bool, more: Tensor | float | None
+    ) -> Tensor | None:
+        """(B, 1, Hq, d) beside K and V (G, P, d), the slots of the heads that share keys, those of each row's with
+        `of_rows`; None where they are others'. `more`, broadcast to (B, Hkv, Hq / Hkv), is added to their log-mass."""
         key, value = slots
         batch, groups = self.k.shape[:2]
-        if key.shape[0] not in (groups, batch * groups) or key.shape[2] != self.q.shape[3]:
+        if key.shape[0] != (batch * groups if of_rows else groups) or key.shape[2] != self.q.shape[3]:
             return None
-        if key.shape[0] == groups:
-            key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
-        else:
+        if of_rows:
             key, value = (t.view(batch, groups, *t.shape[1:]) for t in (key, value))
+        else:
+            key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         if more is None and self._copies(key):
             key, value = torch.cat((key, self.k), 2), torch.cat((value, self.v), 2)
-            return self._replace(k=key, v=value).alone()
+            one = self._replace(k=key, v=value)
+            return one._whole(one._content()[1])
         q, o, of_content = self._content()
         r, of_slots, _ = self.beside.forward(q, key, value, None, False, self.scaling)
         if more is not None:
@@ -90,20 +93,16 @@ class OneQuery(NamedTuple):
         whole = whole.clamp_min(torch.finfo(whole.dtype).tiny)  # n - m o is 0 there
         return self._whole(torch.addcdiv(o, torch.addcmul(n, m, o, value=-1), whole))
 
-    def alone(self) -> Tensor:
-        """(B, 1, Hq, d) of the content."""
-        return self._whole(self._content()[1])
-
     def _copies(self, key: Tensor) -> bool:
         """Whether slots and content become one list: of few numbers a copy costs less than a second kernel."""
         k = self.k
         return (
-            k.is_cpu
+            not torch.compiler.is_compiling()  # asked first, for no size to become a condition of a graph
+            and k.is_cpu
             and self.mask is None
             and self.blind is None
             and k.dtype == self.wide
             and k.shape[0] * k.shape[1] * (k.shape[2] + key.shape[2]) * k.shape[3] <= COPIED
-            and not torch.compiler.is_compiling()
         )
 
     def groups(self) -> tuple[int, int]:
@@ -128,4 +127,8 @@ class OneQuery(NamedTuple):
 
 def log_count(keys: int, visible: Tensor | None, dtype: torch.dtype) -> Tensor | float:
     """The logarithm of how many of its keys a query sees, of at least one; visible (..., S), None for all."""
-    return math.log(keys) if visible is None else visible.sum(-1).clamp_min(1).to(dtype).log()
+    if visible is not None:
+        return visible.sum(-1).clamp_min(1).to(dtype).log()
+    if torch.compiler.is_compiling():  # a number would make a graph of every length
+        return torch.full((), keys, dtype=dtype).log()
+    return math.log(keys)

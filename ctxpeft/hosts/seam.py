@@ -254,13 +254,12 @@ class Seam:
 
     def _short(self, acts: Acts, plan: Plan, query: Tensor) -> Short | None:
         """The modules that go the short way, where nobody else has a say in this pass: no instrument, no autocast, no
-        hooks, no compiler that sees gradients. With routing those of all rows side by side, for one query a row."""
+        hooks; of routing, gradients and a compiler one at most. With routing those of all rows side by side, for one
+        query a row."""
         if self.controller.watch is not None or autocasts(query.device):
             return None
         short, rows = acts.short, plan.rows
-        if torch.is_grad_enabled() and (rows is not None or torch.compiler.is_compiling()):
-            return None
-        if rows is not None and torch.compiler.is_compiling():
+        if (rows is not None) + torch.is_grad_enabled() + torch.compiler.is_compiling() > 1:
             return None
         if rows is not None and not rows.one_for_all(query.shape[0]):
             if query.shape[2] > 1:
@@ -293,21 +292,18 @@ class Seam:
             output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
         else:
             output, weights = run_backend(module, config, query, key, value, mask, options)
-        trains, capture, o = torch.is_grad_enabled(), None, output
-        into = ours and not trains
+        trains, o = torch.is_grad_enabled(), output
+        calls = short.calls or (trains and not all(one.one_product for one in short.adding))
+        into = ours and not trains and not calls
+        capture = self._captured(module, output, query, key, mask, options) if calls else None
         for one in short.adding:
-            if one.short and (one.one_product or not trains):
-                q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
-                o = one.add_to(o, q, into)
-            elif one.aside and not trains:
-                q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
-                o = one.add_read(o, q, self._pairs(one, query), into)
-            else:
-                if capture is None:
-                    capture = self._seen(output.transpose(1, 2), query)
-                    if one.grouping.heads != query.shape[1]:
-                        capture = one_row(capture)
-                o = one.add(o, capture, into)
+            plain = one.one_product if trains else one.short or one.aside
+            if not plain:
+                assert capture is not None
+                o = one.add(o, capture if one.grouping.heads == query.shape[1] else one_row(capture))
+                continue
+            q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
+            o = one.add_to(o, q, into) if one.short else one.add_read(o, q, self._pairs(one, query), into)
         return o if o.dtype == output.dtype else o.to(output.dtype), weights
 
     def _pairs(self, module: ContextModule, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -330,24 +326,30 @@ class Seam:
             **more,
         )
 
+    def _captured(
+        self,
+        module: nn.Module,
+        output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        mask: Any,
+        options: dict[str, Any],
+    ) -> Capture:
+        """`_capture` of what the attention made, (B, T, Hq, dv)."""
+        content = Content(module, query, key, mask, options, implementation(self.original_config))
+        return self._capture(output.transpose(1, 2), content, None)
+
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
         """What the modules at the heads may look at; L is asked of the content where no kernel told it."""
-        return self._seen(
-            output,
-            content.query,
-            log_mass=_once(content.log_mass) if mass is None else lambda: mass,
-            key_count=content.key_count,
-        )
-
-    def _seen(self, output: Tensor, query: Tensor, **more: Any) -> Capture:
-        """What the modules at the heads may look at besides the content's attention, and `more`."""
+        query = content.query
         return self._around(
             output,
             hidden=None if self.hidden is None else self.hidden[:, None],
             rotated=query,
             unrotated=self._unrotated_or(query),
+            log_mass=_once(content.log_mass) if mass is None else lambda: mass,
+            key_count=content.key_count,
             positions=self.plan.positions,
-            **more,
         )
 
     def _unrotated_or(self, query: Tensor) -> Tensor | None:

@@ -23,12 +23,14 @@ from ctxpeft.hosts.fused import additive_and_blind, applicable, plain, question
 class Short(NamedTuple):
     """The modules of a site where all go the short way: at most one that competes, and those that add.
 
-    adding: in order. parts: what is not called but asked for what it is made of, modules and all that they consist of.
+    adding: in order. parts: modules that are read without being called, and all that is read of them. calls: others
+    are called, and see a capture.
     """
 
     competing: ContextModule | None
     adding: tuple[ContextModule, ...]
     parts: tuple[nn.Module, ...] = ()
+    calls: bool = False
 
     @classmethod
     def of(cls, modules: list[ContextModule]) -> Short | None:
@@ -37,15 +39,20 @@ class Short(NamedTuple):
         adding = tuple(module for module in modules if module.adds)
         if not modules or len(competing) > 1 or len(competing) + len(adding) < len(modules):
             return None
-        parts = tuple(part for module in modules for part in _asked(module))
-        return cls(competing[0] if competing else None, adding, parts)
+        called = [module for module in adding if not (module.short or module.aside)]
+        parts = [part for module in modules for part in _asked(module)]
+        if competing:  # the content's own output, which a hook on what is called might look at, is not made
+            parts += [part for module in called for part in module.modules()]
+        return cls(competing[0] if competing else None, adding, tuple(parts), bool(called))
 
     def is_bare(self) -> bool:
-        """Whether to call what is not called would be nothing but its `forward` of its own parameters: no hooks on a
-        module or its parts, not accelerate's, and none of torch's parametrizations."""
+        """Whether nobody has a say in the parts that are read without being called: no hooks, not accelerate's, and
+        none of torch's parametrizations."""
         for part in self.parts:
             there = part.__dict__
             if there["_forward_hooks"] or there["_forward_pre_hooks"] or "_hf_hook" in there:
+                return False
+            if there["_backward_hooks"] or there["_backward_pre_hooks"]:
                 return False
             if "parametrizations" in there["_modules"]:
                 return False
@@ -53,11 +60,11 @@ class Short(NamedTuple):
 
 
 def _asked(module: ContextModule) -> list[nn.Module]:
-    """Of a module that is not called, itself and what it asks."""
+    """What is read of a module that is not called where it adds or is weighed. One that is `alone` is called by no way;
+    its slots say by themselves whether somebody has a say."""
     if not (module.short or module.aside or module.weighed):
         return []
-    names = ("query", "memory", "feature_map") if module.weighed else ("memory", "feature_map")
-    found = (module._modules.get(name) for name in names)
+    found = (module._modules.get(name) for name in ("query", "memory", "feature_map"))
     return [module, *(part for part in found if part is not None)]
 
 
@@ -73,7 +80,7 @@ def beside(
 ) -> Tensor | None:
     """(B, T, Hq, dv) of one softmax over the content and what a module holds that is `alone` or `weighed`, in a call of
     the attention interface under sdpa; `pairs` gives K and V of its slots, and may look at the query's shape. None
-    where no kernel serves, and of several queries a row where it is `weighed` or a compiler looks on."""
+    where no kernel serves; with several queries a row, or gradients, also where it is `weighed` or a compiler looks."""
     if query.shape[2] == 1 and not torch.is_grad_enabled():
         return _beside_one(module, query, key, value, mask, options, pairs)
     if module.weighed or torch.compiler.is_compiling() or not applicable(query, key, value, mask, options):
@@ -110,4 +117,5 @@ def _beside_one(
     if module.weighed:
         count = log_count(keys, None if mask is None else seen(mask, keys), module.dtype)
         more = module.length_bias.reshape(-1, *asked.groups()) + count
-    return asked.beside_slots(pairs(module, query), more)
+    of_rows = module.grouping.heads != query.shape[1]
+    return asked.beside_slots(pairs(module, query), of_rows, more)

@@ -219,6 +219,31 @@ def test_slots_and_what_else_competes(mask):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+def test_a_mask_is_made_where_it_is_used():
+    """Not on torch's default device."""
+    q, k, v = (torch.randn(1, 2, 13, 4) for _ in range(3))
+    slots = tuple(torch.randn(2, 3, 4) for _ in range(2))
+    with torch.no_grad():
+        with torch.device("meta"):
+            found = joint(Question(q, k, v, None, None, True, 0.5), slots, [])
+        with patch.object(attention, "pays", lambda *_: False):
+            expected = joint(Question(q, k, v, None, None, True, 0.5), slots, [])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 1), (1, 1, 1, 1), (1, 1, 1, 5), (2, 4, 5, 5)])
+def test_masks_that_broadcast(shape):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 5, 4) for heads in (4, 2, 2))
+    slots, mask = tuple(torch.randn(2, 3, 4) for _ in range(2)), torch.randn(shape)
+    found = []
+    with torch.no_grad():
+        for pays in (one_list.pays, lambda *_: False):
+            with patch.object(attention, "pays", pays):
+                found.append(joint(Question(q, k, v, mask, None, False, 0.5), slots, []))
+    torch.testing.assert_close(*found)
+
+
 def test_a_mask_made_without_gradients_serves_training():
     """Kept masks are no inference tensors."""
     q, k, v = (torch.randn(1, 2, 11, 4, requires_grad=True) for _ in range(3))

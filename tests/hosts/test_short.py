@@ -288,7 +288,7 @@ def test_what_the_model_owns_for_all_layers_goes_the_long_way(placement: str) ->
     torch.testing.assert_close(found, long_way(model, IDS[:, :1]), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("part", ["", "memory", "feature_map"])
+@pytest.mark.parametrize("part", ["", "query", "memory", "feature_map"])
 @pytest.mark.parametrize("kind", ["pre", "post"])
 def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
     model, _ = adapted([module()])
@@ -310,6 +310,64 @@ def test_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
         model(IDS)
     assert calls
     assert not heard
+
+
+@pytest.mark.parametrize("part", ["query", "memory", "feature_map"])
+@pytest.mark.parametrize("kind", ["pre", "post"])
+def test_backward_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
+    model, _ = adapted([module()])
+    heard: list[str] = []
+    target = [m for m in model.modules() if isinstance(m, ContextModule)][-1].get_submodule(part)
+    pre = kind == "pre"
+    register = target.register_full_backward_pre_hook if pre else target.register_full_backward_hook
+    register(lambda *_: heard.append(part))
+    model(IDS).logits.sum().backward()
+    assert heard == [part]
+
+
+def test_what_hooks_are_shown_is_the_content_before_any_merge() -> None:
+    """Also behind others that were added, with the log-mass that a hook may ask for."""
+    one = [{"placement": "outside", "memory": {"kind": "vector"}}, module(gate={"kind": "scalar"})]
+    model, _ = adapted([*one, module()])
+
+    def shown() -> list[tuple[Tensor, Tensor, Tensor]]:
+        captures: list[Any] = []
+        modules = [m for m in model.modules() if isinstance(m, ContextModule) and not m.short]
+        hooks = [m.register_forward_hook(lambda m, args, out: captures.append(args[0])) for m in modules]
+        with torch.no_grad():
+            model(IDS)
+        for hook in hooks:
+            hook.remove()
+        return [(c.output, c.log_mass(), c.key_count()) for c in captures]
+
+    mine = shown()
+    with watched(model):
+        theirs = shown()
+    assert len(mine) == 2 * len(model.model.layers)
+    for ours, others in zip(mine, theirs, strict=True):
+        for found, expected in zip(ours, others, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "one", [module(gate={"kind": "scalar"}), {"placement": "outside", "memory": {"kind": "vector"}}]
+)
+def test_many_values_of_the_parameters_at_once(one: dict[str, Any]) -> None:
+    """`torch.vmap` over an adapter."""
+    model, _ = adapted([one])
+    values = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    stacked = {name: torch.stack([p, 2 * p]).detach() for name, p in values.items()}
+    mask = torch.ones(len(IDS), 1, 7, 7, dtype=torch.bool).tril()
+
+    def call(parameters: dict[str, Tensor]) -> Tensor:
+        options = {"use_cache": False, "attention_mask": mask}
+        found: Tensor = torch.func.functional_call(model, parameters, (IDS,), options).logits
+        return found
+
+    with torch.no_grad():
+        found = torch.vmap(call)(stacked)
+        assert torch.allclose(found[0], call({name: p.detach() for name, p in values.items()}))
+    assert not torch.allclose(found[0], found[1])
 
 
 def test_a_parametrized_matrix_goes_the_long_way() -> None:

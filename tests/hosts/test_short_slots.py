@@ -221,6 +221,29 @@ def test_a_query_that_sees_nothing_reads_what_competes_alone(competing: dict[str
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("per", ["query_head", "kv_head", "layer"])
+@pytest.mark.parametrize("merge", ["compete", "compete_length"])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_whose_slots_they_are_does_not_hang_on_the_size_of_a_batch(
+    per: str, merge: str, kv_heads: int
+) -> None:
+    """One set for each head, key head or layer, of each row or of all: as many sets may mean another thing."""
+    one = slots(merge=merge, memory={"per": per})
+    model: Any = tiny_model("llama", num_key_value_heads=kv_heads).double()
+    for seed, name in enumerate("ab"):
+        perturb(ctxpeft.attach(model, {"name": name, "modules": [one]}, name=name, seed=seed), seed=seed)
+    for rows in range(1, 5):
+        ids = torch.cat([IDS, IDS])[:rows, :1]
+        ctxpeft.activate(model, "a")
+        with torch.no_grad():
+            found = model(ids).logits
+        torch.testing.assert_close(found, long_way(model, ids), rtol=1e-10, atol=1e-10)
+        with torch.no_grad(), ctxpeft.route(model, list("abab"[:rows])):
+            found = model(ids).logits
+        expected = row_by_row(model, list("abab"[:rows]), ids, torch.ones_like(ids))
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
 CHANGES = {
     "in place": lambda p: p.mul_(-2),
     "behind autograd": lambda p: p.data.mul_(-2),
@@ -462,7 +485,7 @@ def test_slots_outside_of_several_adapters_in_one_batch(gate: str | None, per: s
         torch.testing.assert_close(found[row], alone[name][row], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("part", ["", "memory", "memory.slots", "gate"])
+@pytest.mark.parametrize("part", ["", "query", "memory", "memory.slots", "gate"])
 def test_hooks_on_slots_outside_are_called(part: str) -> None:
     model, _ = adapted([outside({"kind": "direct"}, "kv_head", "rotated", "head")])
     heard: list[str] = []

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 
 import ctxpeft
 from ctxpeft.testing.tiny import perturb, tiny_model
@@ -196,3 +196,35 @@ def test_reading_without_gradients_is_one_graph(memory, length):
         for _ in range(2):
             torch.testing.assert_close(function(ids, use_cache=False).logits, expected)
     assert not counters["graph_break"]
+
+
+COMPETING = {
+    "slots": {"placement": "inside", "memory": {"kind": "slots", "count": 3}},
+    "length": {"placement": "inside", "merge": "compete_length", "memory": {"kind": "slots", "count": 3}},
+    "mass": {"placement": "inside", "feature_map": {"kind": "elu_plus_one"}, "memory": {"kind": "matrix"}},
+}
+
+
+@pytest.mark.parametrize("kind", COMPETING)
+@pytest.mark.parametrize("decodes", [True, False])
+def test_no_length_is_a_graph_of_its_own(kind, decodes):
+    """Neither those of a cache that grows nor those of prompts, also where eager takes another way for long ones."""
+    model = tiny_model("llama", num_hidden_layers=1, max_position_embeddings=1200)
+    perturb(ctxpeft.attach(model, {"name": "competing", "modules": [COMPETING[kind]]}, seed=0))
+    function = torch.compile(model, backend="eager", dynamic=True)
+    graphs = []
+    with torch.no_grad():
+        for length in (5, 6, 9, 40, 1100):
+            ids = torch.randint(3, 61, (2, length), generator=torch.Generator().manual_seed(1))
+            cache = DynamicCache(config=model.config)
+            if decodes:
+                model(ids, past_key_values=cache)
+            last = ids[:, :1] if decodes else ids
+            found = function(last, past_key_values=cache).logits
+            if decodes:
+                cache.crop(-1)
+            else:
+                cache = DynamicCache(config=model.config)
+            torch.testing.assert_close(found, model(last, past_key_values=cache).logits, atol=2e-4, rtol=1e-4)
+            graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[1:] == graphs[1:2] * 4

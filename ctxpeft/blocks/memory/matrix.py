@@ -106,7 +106,7 @@ class MatrixMemory(MemoryModule):
         owned: Any = self._parameters
         return (owned["matrix"],) if self.form == "full" else (owned["down"], owned["matrix"])
 
-    def massive(self) -> tuple[Tensor, Tensor]:
+    def with_mass(self) -> tuple[Tensor, Tensor]:
         """M and z (G, w, 1) of one that is `massed`."""
         first, z = self._weights()
         return first, z
