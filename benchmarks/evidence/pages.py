@@ -177,9 +177,13 @@ def _claims(found: list[Part]) -> list[str]:
 
 
 def _asked(part: Part, claim: Claim) -> list[tuple[int, Comparison]]:
-    """The comparisons that a claim is about, with their places on the axis."""
+    """The comparisons that a claim is about, with their places on the axis; those of a curve corrected as one family,
+    as its table is."""
     if claim.of is None:
-        return list(part.comparisons.items())
+        if part.axis is None:
+            return list(part.comparisons.items())
+        curve = Curve.of(part.axis, part.comparisons)
+        return list(zip(curve.sizes, curve.comparisons, strict=True))
     again = part.against
     return [(0, again)] if again is not None and again.entries[0].name == claim.than else []
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.evidence.__main__ import main
-from benchmarks.evidence.pages import verdict
+from benchmarks.evidence.pages import parts, verdict
 from benchmarks.evidence.prepare import behind, fairytale_questions
 from benchmarks.evidence.prepare import write as write_rows
 from benchmarks.evidence.tables import load_plan
@@ -118,6 +118,21 @@ def test_the_shipped_tables_are_sound() -> None:
         assert table.encoder == (spec.head == "classifier")
     asked = {"trec", "sst2", "banking77", "e2e", "goemotions", "webnlg", "feature-maps", "prefix-length"}
     assert asked < set(plan.tables)
+
+
+def test_claims_of_a_curve_are_corrected_as_its_table() -> None:
+    """A difference holds or is contradicted where the table marks it, and nowhere else."""
+    plan = load_plan()
+    page = Path("docs/evidence/reproduction.md").read_text(encoding="utf-8")
+    curves = [p for p in parts(Path("docs/evidence/results"), plan) if p.axis and p.table.claims]
+    assert curves
+    for part in curves:
+        for claim in part.table.claims:
+            said = page.split(f"| {claim.says} | ")[1].split(" |\n")[0].split("; ")
+            assert len(said) == len(part.comparisons)
+            body = page.split(f"## {part.table.title}")[1]
+            cells = body.split(f"\n| {claim.than} | ")[1].split("\n")[0].strip(" |").split(" | ")[1:]
+            assert [("**" in one) for one in said] == [cell.endswith("*)") for cell in cells]
     for name in ("trec", "sst2", "banking77", "e2e"):
         table = plan.tables[name]
         assert table.seeds >= 5
