@@ -77,20 +77,24 @@ MUTANTS = (
     Mutant(
         "norm forgotten",
         QUERY,
-        "x.square().mean(-1, keepdim=True)",
-        "torch.ones_like(x[..., :1])",
+        "functional.rms_norm(x, x.shape[-1:], eps=EPS)",
+        "x",
         algebra("query-block"),
     ),
     Mutant("l2 for rms", QUERY, "x.square().sum(-1", "x.square().mean(-1", algebra("query-block")),
     Mutant("query scale dropped", QUERY, "x = x * self.factor", "pass", algebra("ntk-attention")),
     Mutant(
-        "token gate without its bias", TOKEN, "(logit + self.bias)", "(logit)", algebra("token-gates-outside")
+        "token gate without its bias",
+        TOKEN,
+        "[..., 0] + self.bias",
+        "[..., 0]",
+        algebra("token-gates-outside"),
     ),
     Mutant(
         "token gate pooled over the sequence",
         TOKEN,
-        "ACTIVATIONS[self.activation](logit + self.bias)",
-        "ACTIVATIONS[self.activation](logit.mean(2, keepdim=True).expand_as(logit) + self.bias)",
+        "ACTIVATIONS[self.activation](logit)",
+        "ACTIVATIONS[self.activation](logit.mean(2, keepdim=True).expand_as(logit))",
         algebra("modules-are-causal"),
     ),
     Mutant(
