@@ -278,24 +278,24 @@ class Seam:
         options: dict[str, Any],
     ) -> tuple[Tensor, Tensor | None] | None:
         """What `attend` returns, by the short way; None where that does not serve this call."""
-        config, competing = self.original_config, short.competing
+        config, competing, trains = self.original_config, short.competing, torch.is_grad_enabled()
         ours = is_plain(config)
+        calls = short.calls or (trains and not all(one.one_product for one in short.adding))
+        content = capture = weights = None
+        if calls or competing is not None:
+            content = Content(module, query, key, mask, options, implementation(config))
         output: Tensor | None
-        weights = None
         if competing is not None:
-            if not ours:
-                return None
-            output = beside(competing, module, query, key, value, mask, options, self._pairs)
+            output = beside(competing, cast(Content, content), value, self._pairs) if ours else None
             if output is None:
                 return None
         elif ours:
             output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
         else:
             output, weights = run_backend(module, config, query, key, value, mask, options)
-        trains, o = torch.is_grad_enabled(), output
-        calls = short.calls or (trains and not all(one.one_product for one in short.adding))
-        into = ours and not trains and not calls
-        capture = self._captured(module, output, query, key, mask, options) if calls else None
+        if calls:
+            capture = self._capture(output.transpose(1, 2), cast(Content, content), None)
+        into, o = ours and not trains and not calls, output
         for one in short.adding:
             plain = one.one_product if trains else one.short or one.aside
             if not plain:
@@ -325,19 +325,6 @@ class Seam:
             continues=self.plan.continues(),
             **more,
         )
-
-    def _captured(
-        self,
-        module: nn.Module,
-        output: Tensor,
-        query: Tensor,
-        key: Tensor,
-        mask: Any,
-        options: dict[str, Any],
-    ) -> Capture:
-        """`_capture` of what the attention made, (B, T, Hq, dv)."""
-        content = Content(module, query, key, mask, options, implementation(self.original_config))
-        return self._capture(output.transpose(1, 2), content, None)
 
     def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
         """What the modules at the heads may look at; L is asked of the content where no kernel told it."""

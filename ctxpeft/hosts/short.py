@@ -8,7 +8,7 @@ its mass. It says what `compose` says; what it does not cover goes the general w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,47 +68,35 @@ def _asked(module: ContextModule) -> list[nn.Module]:
     return [module, *(part for part in found if part is not None)]
 
 
-def beside(
-    module: ContextModule,
-    host: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Any,
-    options: dict[str, Any],
-    pairs: Callable[[ContextModule, Tensor], tuple[Tensor, Tensor]],
-) -> Tensor | None:
+Pairs = Callable[[ContextModule, Tensor], tuple[Tensor, Tensor]]
+"""K and V of the slots of a module; it may look at the query's shape."""
+
+
+def beside(module: ContextModule, content: Content, value: Tensor, pairs: Pairs) -> Tensor | None:
     """(B, T, Hq, dv) of one softmax over the content and what a module holds that is `alone` or `weighed`, in a call of
-    the attention interface under sdpa; `pairs` gives K and V of its slots, and may look at the query's shape. None
-    where no kernel serves; with several queries a row, or gradients, also where it is `weighed` or a compiler looks."""
+    the attention interface under sdpa. None where no kernel serves; with several queries a row, or gradients, also
+    where it is `weighed` or a compiler looks."""
+    query = content.query
     if query.shape[2] == 1 and not torch.is_grad_enabled():
-        return _beside_one(module, query, key, value, mask, options, pairs)
-    if module.weighed or torch.compiler.is_compiling() or not applicable(query, key, value, mask, options):
+        return _beside_one(module, content, value, pairs)
+    if module.weighed or torch.compiler.is_compiling():
+        return None
+    if not applicable(query, content.key, value, content.mask, content.options):
         return None
     slots = pairs(module, query)
     if not serves(query, slots[0][None], slots[1][None], dtype=slots[0].dtype):
         return None
-    content = Content(host, query, key, mask, options, "sdpa")
     return joint(question(content, value), slots, ()).transpose(1, 2).contiguous()
 
 
-def _beside_one(
-    module: ContextModule,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Any,
-    options: dict[str, Any],
-    pairs: Callable[[ContextModule, Tensor], tuple[Tensor, Tensor]],
-) -> Tensor | None:
-    if not plain(mask, options):
+def _beside_one(module: ContextModule, content: Content, value: Tensor, pairs: Pairs) -> Tensor | None:
+    query, key, mask = content.query, content.key, content.mask
+    if not plain(mask, content.options):
         return None
     keys, added, blind = key.shape[2], None, None
     if mask is not None:
         added, blind = additive_and_blind(mask, query.dtype, keys)
-    told = options.get("scaling")
-    scaling = query.shape[-1] ** -0.5 if told is None else told
-    asked = OneQuery.of(query, key, value, added, blind, scaling, module.dtype)
+    asked = OneQuery.of(query, key, value, added, blind, content.scaling(), module.dtype)
     if asked is None:
         return None
     if module.massed:

@@ -34,6 +34,23 @@ def watched(model: nn.Module) -> Iterator[None]:
         controller.watch = None
 
 
+def gradients(model: Any, handle: Any, ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    """The logits of what the mask keeps, and gradients of the input embeddings and of every parameter of the
+    adapter."""
+    states = model.get_input_embeddings()(ids).detach().requires_grad_()
+    out = model(inputs_embeds=states, attention_mask=mask, use_cache=False).logits
+    out = out if mask is None else out[mask.bool()]
+    loss = (out * torch.linspace(-1, 1, out.shape[-1], dtype=out.dtype)).sum()
+    return [out.detach(), *torch.autograd.grad(loss, [states, *handle.parameters()])]
+
+
+def assert_alike(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
+    """Each tensor is the other's, by its largest entry."""
+    for mine, theirs in zip(found, wanted, strict=True):
+        scale = float(theirs.abs().max()) or 1.0
+        torch.testing.assert_close(mine / scale, theirs / scale, rtol=limit, atol=limit)
+
+
 class Scaled(nn.Module):
     """A parametrization: the tensor times a number, which may be set."""
 

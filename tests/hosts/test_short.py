@@ -22,7 +22,7 @@ from ctxpeft.blocks import products
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.hosts import seam
 from ctxpeft.testing.tiny import perturb, tiny_model
-from tests.hosts.adapted import Scaled, adapted, watched
+from tests.hosts.adapted import Scaled, adapted, assert_alike, gradients, watched
 
 IDS = torch.randint(3, 61, (3, 7), generator=torch.Generator().manual_seed(4))
 
@@ -61,14 +61,6 @@ def long_way(model: nn.Module, ids: Tensor) -> Tensor:
         found: Tensor = model(ids).logits
     assert not calls
     return found
-
-
-def gradients(model: Any, handle: Any, ids: Tensor) -> list[Tensor]:
-    """Of the input embeddings and of every parameter of the adapter."""
-    states = model.get_input_embeddings()(ids).detach().requires_grad_()
-    out = model(inputs_embeds=states).logits
-    loss = (out * torch.linspace(-1, 1, out.shape[-1], dtype=out.dtype)).sum()
-    return list(torch.autograd.grad(loss, [states, *handle.parameters()]))
 
 
 @given(
@@ -116,9 +108,7 @@ def test_the_short_way_trains_as_the_long_one(
         wanted = gradients(model, handle, ids)
     assert not calls
     limit = {torch.float64: 1e-11, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
-    for mine, theirs in zip(found, wanted, strict=True):
-        scale = float(theirs.abs().max()) or 1.0
-        torch.testing.assert_close(mine / scale, theirs / scale, rtol=limit, atol=limit)
+    assert_alike(found, wanted, limit)
 
 
 @given(
@@ -225,9 +215,7 @@ def test_all_that_adds_goes_with_it(
         mine = gradients(model, handle, ids)
     with watched(model):
         wanted = gradients(model, handle, ids)
-    for one, other in zip(mine, wanted, strict=True):
-        scale = float(other.abs().max()) or 1.0
-        torch.testing.assert_close(one / scale, other / scale, rtol=10 * limit, atol=10 * limit)
+    assert_alike(mine, wanted, 10 * limit)
 
 
 @pytest.mark.parametrize("one", ADDED)
