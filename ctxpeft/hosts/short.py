@@ -39,11 +39,9 @@ class Short(NamedTuple):
         adding = tuple(module for module in modules if module.adds)
         if not modules or len(competing) > 1 or len(competing) + len(adding) < len(modules):
             return None
-        called = [module for module in adding if not (module.short or module.aside)]
-        parts = [part for module in modules for part in _asked(module)]
-        if competing:  # the content's own output, which a hook on what is called might look at, is not made
-            parts += [part for module in called for part in module.modules()]
-        return cls(competing[0] if competing else None, adding, tuple(parts), bool(called))
+        parts = tuple(part for module in modules for part in _asked(module))
+        calls = not all(module.short or module.aside for module in adding)
+        return cls(competing[0] if competing else None, adding, parts, calls)
 
     def is_bare(self) -> bool:
         """Whether nobody has a say in the parts that are read without being called: no hooks, not accelerate's, and

@@ -316,11 +316,12 @@ def test_backward_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
 def test_what_hooks_are_shown_is_the_content_before_any_merge() -> None:
     """Also behind others that were added, with the log-mass that a hook may ask for."""
     one = [{"placement": "outside", "memory": {"kind": "vector"}}, module(gate={"kind": "scalar"})]
-    model, _ = adapted([*one, module()])
+    model, _ = adapted([module(), *one])
 
     def shown() -> list[tuple[Tensor, Tensor, Tensor]]:
         captures: list[Any] = []
-        modules = [m for m in model.modules() if isinstance(m, ContextModule) and not m.short]
+        found = [m for m in model.modules() if isinstance(m, ContextModule)]
+        modules = [m for m in found if m.adds and not m.short]
         hooks = [m.register_forward_hook(lambda m, args, out: captures.append(args[0])) for m in modules]
         with torch.no_grad():
             model(IDS)

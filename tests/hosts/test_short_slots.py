@@ -118,6 +118,24 @@ def test_the_short_way_trains_as_the_long_one(
     assert_alike(found, wanted, limit)
 
 
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_short_cache_beside_the_slots(copied: bool) -> None:
+    """Copied to be one list with them, or a list of its own."""
+    model, _ = adapted([slots()])
+    mask, real, found = torch.ones_like(IDS), OneQuery._copies, []
+
+    def copies(asked: OneQuery, key: Tensor) -> bool:
+        found.append(real(asked, key))
+        return found[-1]
+
+    limit = one_query.COPIED if copied else 0
+    with patch.object(one_query, "COPIED", limit), patch.object(OneQuery, "_copies", copies):
+        logits = decoded(model, IDS, mask, DynamicCache(config=model.config))
+    assert found
+    assert set(found) == {copied}
+    torch.testing.assert_close(logits, long_way(model, IDS, mask), rtol=1e-10, atol=1e-10)
+
+
 def test_absolute_positions_and_one_head_each() -> None:
     model, _ = adapted([slots()], family="gpt2")
     mask = torch.ones_like(IDS)
