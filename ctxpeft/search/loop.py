@@ -16,6 +16,7 @@ from ctxpeft.search.outcome import Row, rows_of, tried
 from ctxpeft.search.progress import Watch
 from ctxpeft.search.samplers import sampler
 from ctxpeft.search.settings import Search
+from ctxpeft.search.steady import remembered
 
 PATIENCE = 100
 POLL_S = 1.0
@@ -37,13 +38,15 @@ def work(
     search = laboratory.job.search
     laboratory.refer(study.user_attrs.get("references"))
     objective = Objective(laboratory, watch, owner)
-    with kept(study) as check:
+    with kept(study) as check, remembered() as obey:
         while wanted(study.get_trials(deepcopy=False), search) or left_by_others(study, search, watch, after):
+            obey()
             check()
             solve = laboratory.target is not None
             study.sampler = sampler(study, laboratory.job.space, search, worker, solve, laboratory.guide)
             study.optimize(objective, n_trials=1)
             after(rows_of(study.get_trials(deepcopy=False)))
+        obey()
 
 
 def wanted(trials: Sequence[FrozenTrial], search: Search) -> bool:

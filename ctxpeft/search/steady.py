@@ -1,4 +1,4 @@
-"""A storage in a file whose operations are done or not begun when Ctrl-C comes."""
+"""Ctrl-C amid a search: operations of a storage in a file are done or not begun, and no interrupt is lost."""
 
 from __future__ import annotations
 
@@ -18,25 +18,56 @@ class SteadyStorage(RDBStorage):  # type: ignore[misc]
     """RDBStorage that an interrupt does not stop in the middle: it is raised behind the operation, which is short."""
 
 
+_heard: list[int] = []
+
+
+def _remember(signum: int, frame: Any) -> None:
+    _heard.append(signum)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def remembered() -> Iterator[Callable[[], None]]:
+    """Python drops an exception amid a destructor or a callback of its garbage collector, and a Ctrl-C with it. Inside
+    the block calling what is yielded raises one that was dropped; in the main thread, where Python's own handler
+    stands."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None
+        return
+
+    def obey() -> None:
+        if _heard:
+            raise KeyboardInterrupt
+
+    _heard.clear()
+    signal.signal(signal.SIGINT, _remember)
+    try:
+        yield obey
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
     """The first Ctrl-C inside the block is raised on leaving it, the second at once; in the main thread, where Python's
-    own handler stands."""
+    handler stands or that of `remembered`."""
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    handler = signal.getsignal(signal.SIGINT)
+    if not main or handler not in (signal.default_int_handler, _remember):
         yield
         return
     came: list[int] = []
 
     def later(signum: int, frame: Any) -> None:
         came.append(signum)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, handler)
 
     signal.signal(signal.SIGINT, later)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, handler)
     if came:
         raise KeyboardInterrupt
 

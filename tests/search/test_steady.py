@@ -7,8 +7,13 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
-from ctxpeft.search.steady import SteadyStorage, whole
+from ctxpeft.search import loop
+from ctxpeft.search.job import Job
+from ctxpeft.search.outcome import Row
+from ctxpeft.search.run import search
+from ctxpeft.search.steady import SteadyStorage, remembered, whole
 
 
 def test_what_was_begun_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +42,57 @@ def test_a_second_interrupt_does_not_wait() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         twice()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_obeyed() -> None:
+    """Amid a destructor it would be printed as ignored, and forgotten."""
+
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with remembered() as obey:
+        obey()
+        dropped = Dropped()
+        del dropped
+        with whole():  # what is stored meanwhile is stored
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            obey()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with remembered() as obey:  # and it is of its own block alone
+        obey()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), whole():
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_search_obeys_an_interrupt_that_python_drops(
+    tiny_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends behind the design that is trained, and goes on where it was."""
+
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    called: list[int] = []
+    real = loop.rows_of
+
+    def rows_of(trials: list[FrozenTrial]) -> list[Row]:
+        called.append(len(trials))
+        Dropped()
+        return real(trials)
+
+    monkeypatch.setattr(loop, "rows_of", rows_of)
+    with pytest.raises(KeyboardInterrupt):
+        search(tiny_job)
+    assert len(called) == 1
+    monkeypatch.undo()
+    assert len(search(tiny_job).rows) > 1
 
 
 def test_a_heartbeat_that_fails_is_quiet(tmp_path: Path) -> None:
