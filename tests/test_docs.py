@@ -101,6 +101,8 @@ def _tables(page: Path) -> Page:
     for folder in (Path(), Path("data")):
         (folder / "banking77").mkdir()
         (folder / "banking77/train.csv").write_text("text,category\n" + "".join(lines))
+    Path("data/tinystories").mkdir()
+    write_jsonl(Path("data/tinystories/stories.jsonl"), [{"text": "the old fox saw a plum near it " * 40}])
     Path("data/wikitext2").mkdir()
     Path("data/wikitext2/valid.txt").write_text("the old fox saw some red plums near it " * 40)
     plan = yaml.safe_load(FILE.read_text(encoding="utf-8"))

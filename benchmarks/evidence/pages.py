@@ -52,7 +52,7 @@ def collect(out: Path, plan: Plan, results: Path) -> list[str]:
             for size in table.sizes:
                 part = folder / size
                 name = f"{folder.parent.name}-{table.name}-{size}"
-                files = {0: part / "compare.json"}
+                files, kept = {0: part / "compare.json"}, part
                 axis = None
                 if table.per_class:
                     axis = "training examples per class"
@@ -60,7 +60,9 @@ def collect(out: Path, plan: Plan, results: Path) -> list[str]:
                 if table.behind:
                     axis = "words of a story before the question"
                     files = {n: part / f"words-{n}" / "compare.json" for n in table.behind.words}
-                if not all(file.is_file() for file in files.values()):
+                    kept = part / f"words-{max(table.behind.words)}"
+                needed = [*files.values(), *([kept / "dilution.json"] if table.dilution else [])]
+                if not all(file.is_file() for file in needed):
                     continue
                 data = {str(n): _compact(json.loads(file.read_text())) for n, file in files.items()}
                 found_data: dict[str, Any] = {"axis": axis, "comparisons": data}
@@ -68,8 +70,8 @@ def collect(out: Path, plan: Plan, results: Path) -> list[str]:
                     found_data["against"] = _compact(json.loads(again.read_text(encoding="utf-8")))
                 write_json(results / f"{name}.json", found_data)
                 if table.dilution:
-                    shutil.copyfile(part / "dilution.png", results / f"{name}-dilution.png")
-                    dilution = json.loads((part / "dilution.json").read_text(encoding="utf-8"))
+                    shutil.copyfile(kept / "dilution.png", results / f"{name}-dilution.png")
+                    dilution = json.loads((kept / "dilution.json").read_text(encoding="utf-8"))
                     write_json(results / f"{name}-dilution.json", _rounded(dilution))
                 found.append(name)
     return found
@@ -209,7 +211,9 @@ def _part(part: Part, results: Path) -> list[str]:
         curve = Curve.of(part.axis, part.comparisons)
         curve.draw(results / f"{part.name}.png")
         body = curve.markdown().split("\n", 2)[2].splitlines()
-        return [*heading, *body, "", f"![{part.axis}](results/{part.name}.png)", ""]
+        figure = f"![{part.axis}](results/{part.name}.png)"
+        last = f"Trained with the most {part.axis}: " if part.table.behind else ""
+        return [*heading, *body, "", figure, "", *_dilution(results, part.name, last)]
     comparison = part.comparisons[0]
     draw(comparison, results / f"{part.name}.png")
     table = markdown(comparison).split("\n", 2)[2].split(footnote(comparison))[0].strip()
@@ -233,10 +237,33 @@ def _part(part: Part, results: Path) -> list[str]:
             f"![what is gained and what is lost](results/{part.name}-transfer.png)",
             "",
         ]
-    if (results / f"{part.name}-dilution.png").is_file():
-        data = json.loads((results / f"{part.name}-dilution.json").read_text(encoding="utf-8"))
-        lines += [data["about"], "", f"![what the memory keeps](results/{part.name}-dilution.png)", ""]
-    return lines
+    return [*lines, *_dilution(results, part.name)]
+
+
+def _dilution(results: Path, name: str, of: str = "") -> list[str]:
+    """What the memories of a part keep as the input grows: means over layers, and the figure."""
+    if not (results / f"{name}-dilution.png").is_file():
+        return []
+    data = json.loads((results / f"{name}-dilution.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for row in data["rows"]:
+        found.setdefault(row["adapter"], {}).setdefault(row["n"], []).append(row)
+    lengths = sorted({row["n"] for row in data["rows"]})
+    lines = [
+        f"| weight (share) | {' | '.join(f'n = {n}' for n in lengths)} |",
+        "|---" * (len(lengths) + 1) + "|",
+    ]
+    for adapter, by_length in found.items():
+        lines.append(f"| {adapter} | {' | '.join(_kept(by_length[n]) for n in lengths)} |")
+    about = of + (data["about"][0].lower() + data["about"][1:] if of else data["about"])
+    about = about.removesuffix(".") + "; the table has their means over layers."
+    return [about, "", *lines, "", f"![what the memory keeps](results/{name}-dilution.png)", ""]
+
+
+def _kept(rows: list[dict[str, Any]]) -> str:
+    weights = [row["weight"] for row in rows if row["weight"] is not None]
+    share = sum(row["share"] for row in rows) / len(rows)
+    return f"{sum(weights) / len(weights):.2f} ({share:.2f})" if weights else f"({share:.2f})"
 
 
 def _further(comparison: Comparison) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ctxpeft.training import (
 from ctxpeft.training._base import DType
 
 DILUTION_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+LONG_LENGTHS = (*DILUTION_LENGTHS, 256)
 WINDOWS = 32
 UNRELATED_TEXTS = 100
 AGAINST = "against"
@@ -84,7 +85,10 @@ def run_table(
             for words in table.behind.words:
                 bench = subject.bench(_behind(table, data_root, folder, words))
                 methods = subject.methods(bench, size)
-                found[words] = compare(bench, methods, folder / size / f"words-{words}", **options)
+                part = folder / size / f"words-{words}"
+                found[words] = compare(bench, methods, part, **options)
+                if table.dilution and words == max(table.behind.words):
+                    _dilution(bench, found[words], part, LONG_LENGTHS)
             Curve.of("words of a story before the question", found).write(folder / size)
             continue
         bench = subject.bench(_spec(table, data_root, folder))
@@ -99,7 +103,7 @@ def run_table(
             rest = [method for method in methods if method.name != table.against]
             compare(bench, first + rest, folder / size / AGAINST, **again)
         if table.dilution:
-            _dilution(bench, result, folder / size)
+            _dilution(bench, result, folder / size, DILUTION_LENGTHS)
 
 
 @dataclass
@@ -177,22 +181,27 @@ def _file(data_root: Path, name: str) -> str:
     return str(path)
 
 
-def _dilution(bench: Bench, result: Comparison, folder: Path) -> None:
-    """What the memories of the first seed's adapters keep as the input grows, on the task's own texts."""
+def _dilution(bench: Bench, result: Comparison, folder: Path, lengths: Sequence[int]) -> None:
+    """What the memories of the first seed's adapters keep as the input grows, on the task's own inputs."""
     import ctxpeft
     from ctxpeft.analysis.diagnose import dilution
     from ctxpeft.analysis.diagnose._texts import windows
+    from ctxpeft.hosts.handle import Handle
 
-    texts = [example.text for example in (*bench.task.test, *bench.task.train)]
-    ids = windows(bench.base.tokenizer, texts, max(DILUTION_LENGTHS), WINDOWS)
-    handles: dict[str, Any] = {}
+    texts = ["\n".join(example.values) for example in (*bench.task.test, *bench.task.train)]
+    ids = windows(bench.base.tokenizer, texts, max(lengths), WINDOWS)
+    handles: dict[str, Handle] = {}
     try:
         for place, entry in enumerate(result.entries):
             runs = folder / "runs" / f"{entry.name}-{entry.fingerprint[:8]}"
             found = sorted(runs.glob(f"seed-{result.seeds[0]}-*/adapter"))
             if found and (found[0] / "adapter.safetensors").is_file():
-                handles[entry.name] = ctxpeft.load(bench.base.model, found[0], name=f"adapter-{place}")
-        dilution(handles, ids, DILUTION_LENGTHS).write(folder)
+                handle = ctxpeft.load(bench.base.model, found[0], name=f"adapter-{place}")
+                if isinstance(handle, Handle):
+                    handles[entry.name] = handle
+                else:  # a tuner of HF PEFT, which has no memory
+                    handle.detach()
+        dilution(handles, ids, lengths).write(folder)
     finally:
         for handle in handles.values():
             handle.detach()

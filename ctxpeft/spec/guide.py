@@ -231,9 +231,10 @@ RULES: tuple[Rule, ...] = (
         "long-inputs-dilute",
         "merge",
         "consider",
-        "with inputs much longer than the prefix, compensate the length or move the memory outside",
-        "P slots keep about P / (P + n) of a query that sees n tokens: 32 slots .33 of 64 tokens, .06 of 512",
-        "arXiv:2506.13674, eq. 3; measured on slots at zero",
+        "with inputs much longer than the prefix, move the memory outside",
+        "P slots keep about P / (P + n) of a query that sees n tokens: 32 slots .33 of 64 tokens, .06 of 512; "
+        "trained behind 128 words, keeping that weight (compete_length) did no better than losing it, outside did",
+        "arXiv:2506.13674, eq. 3; measured on slots at zero and on TREC behind words of a story",
         lambda m, facts: (
             m.merge == "compete"
             and m.memory.kind == "slots"

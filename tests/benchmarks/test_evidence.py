@@ -72,7 +72,8 @@ PLAN = {
             "train": ["train.jsonl"],
             "test": ["test.jsonl"],
             "behind": {"text": "stories.jsonl", "words": [0, 5]},
-            "variants": ["prefix-tuning-plus", "prefix-tuning"],
+            "dilution": True,
+            "variants": ["prefix-tuning-plus", "prefix-tuning", "lora-qv"],
         },
     },
 }
@@ -153,6 +154,13 @@ def test_everything_is_tuned_and_kept(study: dict[str, Path]) -> None:
     equal = json.loads((folder / "plain" / "equal" / "compare.json").read_text())
     assert len({entry["trainable"] for entry in equal["entries"]}) == 1
     assert (folder / "plain" / "default" / "dilution.json").is_file()
+    longest = json.loads((folder / "behind" / "default" / "words-5" / "dilution.json").read_text())
+    assert {row["n"] for row in longest["rows"]} >= {1, 128, 256}
+    assert {row["adapter"] for row in longest["rows"]} == {
+        "prefix-tuning-plus",
+        "prefix-tuning",
+    }  # not a tuner's
+    assert not (folder / "behind" / "default" / "words-0" / "dilution.json").exists()
     assert not (folder / "plain" / "equal" / "against").exists()  # the method is not among those
     rows = [json.loads(row) for row in (folder / "behind" / "data" / "test-5.jsonl").read_text().splitlines()]
     assert all(len(row["context"].split()) == 5 for row in rows)

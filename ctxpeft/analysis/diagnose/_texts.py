@@ -23,7 +23,7 @@ def windows(tokenizer: Any, texts: Sequence[str], length: int, limit: int) -> Te
     """
     stream: list[int] = []
     for text in texts:
-        stream += tokenizer(text)["input_ids"]
+        stream += tokenizer(text, verbose=False)["input_ids"]
         if len(stream) >= length * limit:
             break
     count = min(limit, len(stream) // length)
