@@ -52,20 +52,14 @@ def collect(out: Path, plan: Plan, results: Path) -> list[str]:
             for size in table.sizes:
                 part = folder / size
                 name = f"{folder.parent.name}-{table.name}-{size}"
-                files, kept = {0: part / "compare.json"}, part
-                axis = None
-                if table.per_class:
-                    axis = "training examples per class"
-                    files = {n: part / f"per-class-{n}" / "compare.json" for n in table.per_class}
-                if table.behind:
-                    axis = "words of a story before the question"
-                    files = {n: part / f"words-{n}" / "compare.json" for n in table.behind.words}
-                    kept = part / f"words-{max(table.behind.words)}"
+                places = table.places(part)
+                files = {n: place / "compare.json" for n, place in places.items()}
+                kept = places[max(places)]
                 needed = [*files.values(), *([kept / "dilution.json"] if table.dilution else [])]
                 if not all(file.is_file() for file in needed):
                     continue
                 data = {str(n): _compact(json.loads(file.read_text())) for n, file in files.items()}
-                found_data: dict[str, Any] = {"axis": axis, "comparisons": data}
+                found_data: dict[str, Any] = {"axis": table.axis, "comparisons": data}
                 if (again := part / AGAINST / "compare.json").is_file():
                     found_data["against"] = _compact(json.loads(again.read_text(encoding="utf-8")))
                 write_json(results / f"{name}.json", found_data)
@@ -212,8 +206,8 @@ def _part(part: Part, results: Path) -> list[str]:
         curve.draw(results / f"{part.name}.png")
         body = curve.markdown().split("\n", 2)[2].splitlines()
         figure = f"![{part.axis}](results/{part.name}.png)"
-        last = f"Trained with the most {part.axis}: " if part.table.behind else ""
-        return [*heading, *body, "", figure, "", *_dilution(results, part.name, last)]
+        at = f" The adapters are those of {max(part.comparisons)} {part.axis}."
+        return [*heading, *body, "", figure, "", *_dilution(results, part.name, at)]
     comparison = part.comparisons[0]
     draw(comparison, results / f"{part.name}.png")
     table = markdown(comparison).split("\n", 2)[2].split(footnote(comparison))[0].strip()
@@ -240,7 +234,7 @@ def _part(part: Part, results: Path) -> list[str]:
     return [*lines, *_dilution(results, part.name)]
 
 
-def _dilution(results: Path, name: str, of: str = "") -> list[str]:
+def _dilution(results: Path, name: str, at: str = "") -> list[str]:
     """What the memories of a part keep as the input grows: means over layers, and the figure."""
     if not (results / f"{name}-dilution.png").is_file():
         return []
@@ -255,9 +249,8 @@ def _dilution(results: Path, name: str, of: str = "") -> list[str]:
     ]
     for adapter, by_length in found.items():
         lines.append(f"| {adapter} | {' | '.join(_kept(by_length[n]) for n in lengths)} |")
-    about = of + (data["about"][0].lower() + data["about"][1:] if of else data["about"])
-    about = about.removesuffix(".") + "; the table has their means over layers."
-    return [about, "", *lines, "", f"![what the memory keeps](results/{name}-dilution.png)", ""]
+    about = data["about"].removesuffix(".") + "; the table has their means over layers. First seed."
+    return [about + at, "", *lines, "", f"![what the memory keeps](results/{name}-dilution.png)", ""]
 
 
 def _kept(rows: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from ctxpeft.analysis.compare import compare
 from ctxpeft.analysis.comparison import Comparison
 from ctxpeft.analysis.curve import Curve, data_curve
 from ctxpeft.errors import DataError
-from ctxpeft.tasks import TaskSpec, build_task, load_task, on_files, with_settings
+from ctxpeft.tasks import TaskData, TaskSpec, build_task, load_task, on_files, with_settings
 from ctxpeft.training import (
     Base,
     Bench,
@@ -81,15 +81,14 @@ def run_table(
     for size in table.sizes:
         log.note(f"{table.name}, {size} size, on {Path(model).name}")
         if table.behind:
-            found = {}
-            for words in table.behind.words:
+            found, places = {}, table.places(folder / size)
+            for words, part in places.items():
                 bench = subject.bench(_behind(table, data_root, folder, words))
                 methods = subject.methods(bench, size)
-                part = folder / size / f"words-{words}"
                 found[words] = compare(bench, methods, part, **options)
-                if table.dilution and words == max(table.behind.words):
+                if table.dilution and words == max(places):
                     _dilution(bench, found[words], part, LONG_LENGTHS)
-            Curve.of("words of a story before the question", found).write(folder / size)
+            Curve.of(str(table.axis), found).write(folder / size)
             continue
         bench = subject.bench(_spec(table, data_root, folder))
         methods = subject.methods(bench, size)
@@ -181,6 +180,11 @@ def _file(data_root: Path, name: str) -> str:
     return str(path)
 
 
+def inputs(task: TaskData) -> list[str]:
+    """What the template of every example is filled with, in one text."""
+    return ["\n".join(example.values) for example in (*task.test, *task.train)]
+
+
 def _dilution(bench: Bench, result: Comparison, folder: Path, lengths: Sequence[int]) -> None:
     """What the memories of the first seed's adapters keep as the input grows, on the task's own inputs."""
     import ctxpeft
@@ -188,8 +192,7 @@ def _dilution(bench: Bench, result: Comparison, folder: Path, lengths: Sequence[
     from ctxpeft.analysis.diagnose._texts import windows
     from ctxpeft.hosts.handle import Handle
 
-    texts = ["\n".join(example.values) for example in (*bench.task.test, *bench.task.train)]
-    ids = windows(bench.base.tokenizer, texts, max(lengths), WINDOWS)
+    ids = windows(bench.base.tokenizer, inputs(bench.task), max(lengths), WINDOWS)
     handles: dict[str, Handle] = {}
     try:
         for place, entry in enumerate(result.entries):

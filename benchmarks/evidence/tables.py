@@ -94,6 +94,19 @@ class Table(BaseModel):
     against: str | None = None
     claims: list[Claim] = Field(default_factory=list)
 
+    @property
+    def axis(self) -> str | None:
+        """What a curve runs along; None for a table of one comparison."""
+        if self.per_class:
+            return "training examples per class"
+        return "words of a story before the question" if self.behind else None
+
+    def places(self, folder: Path) -> dict[int, Path]:
+        """Where the comparisons of a size lie in its folder, by their places on the axis."""
+        if self.per_class:
+            return {n: folder / f"per-class-{n}" for n in self.per_class}
+        return {n: folder / f"words-{n}" for n in self.behind.words} if self.behind else {0: folder}
+
     def entries(self, size: Size) -> list[Entry]:
         """The methods at a size."""
         given = self.equal if size == "equal" and self.equal else self.variants

@@ -61,6 +61,7 @@ def whole() -> Iterator[None]:
 
     def later(signum: int, frame: Any) -> None:
         came.append(signum)
+        _heard.append(signum)
         signal.signal(signal.SIGINT, handler)
 
     signal.signal(signal.SIGINT, later)

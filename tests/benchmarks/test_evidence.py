@@ -15,9 +15,10 @@ from benchmarks.evidence.__main__ import main
 from benchmarks.evidence.pages import parts, verdict
 from benchmarks.evidence.prepare import behind, fairytale_questions
 from benchmarks.evidence.prepare import write as write_rows
+from benchmarks.evidence.runs import inputs
 from benchmarks.evidence.tables import load_plan
 from ctxpeft.analysis.comparison import Comparison
-from ctxpeft.tasks import load_task
+from ctxpeft.tasks import build_task, load_task, on_files, with_settings
 from ctxpeft.training._job import Job
 from tests.tasks.tiny import tiny_model, tiny_task
 
@@ -292,6 +293,44 @@ def test_what_has_finished_becomes_a_page(study: dict[str, Path], tmp_path: Path
         assert str(study["model"].parent) not in file.read_text()
     assert main([*on[:4], str(tmp_path / "nothing"), *on[5:]]) == 0
     assert (tmp_path / "reproduction.md").read_text() == page
+
+
+def test_what_memories_keep_is_told_by_length(study: dict[str, Path], tmp_path: Path) -> None:
+    """Weights of those inside, shares of all, as means over layers; a part that has not measured it is not finished."""
+    out = tmp_path / "out"
+    shutil.copytree(study["out"], out)
+    kept = out / study["model"].name / "behind" / "default" / "words-5" / "dilution.json"
+    data = json.loads(kept.read_text())
+    rows = [
+        {"adapter": name, "module": 0, "layer": layer, "n": n, "weight": weight, "share": share}
+        for name, layer, n, weight, share in (
+            ("inside", 0, 1, 0.2, 0.7),
+            ("inside", 1, 1, 0.6, 0.8),
+            ("inside", 0, 4, 0.1, 0.3),
+            ("inside", 1, 4, 0.3, 0.1),
+            ("outside", 0, 1, None, 0.4),
+            ("outside", 0, 4, None, 0.6),
+        )
+    ]
+    kept.write_text(json.dumps({**data, "rows": rows}))
+    on = ["--plan", str(study["plan"]), "write", "--out", str(out), "--docs"]
+    assert main([*on, str(tmp_path / "docs")]) == 0
+    page = (tmp_path / "docs" / "reproduction.md").read_text().split("## Behind")[1]
+    assert "| weight (share) | n = 1 | n = 4 |\n|---|---|---|\n" in page
+    assert "| inside | 0.40 (0.75) | 0.20 (0.20) |\n| outside | (0.40) | (0.60) |\n" in page
+    assert "The adapters are those of 5 words of a story before the question." in page
+    kept.unlink()
+    assert main([*on, str(tmp_path / "less")]) == 0
+    assert "## Behind" not in (tmp_path / "less" / "reproduction.md").read_text()
+
+
+def test_inputs_hold_all_that_a_template_is_filled_with(study: dict[str, Path]) -> None:
+    data = study["out"] / study["model"].name / "behind" / "data"
+    spec = on_files(load_task("trec"), [str(data / "train-5.jsonl")], [str(data / "test-5.jsonl")])
+    task = build_task(with_settings(spec, {"template": "{context}\n" + str(spec.template)}))
+    row = json.loads((data / "test-5.jsonl").read_text().splitlines()[0])
+    assert {*inputs(task)[0].split("\n")} == {row["context"], row["text"]}
+    assert len(inputs(task)) == len(task.test) + len(task.train)
 
 
 def test_a_claim_is_judged_by_the_corrected_difference(study: dict[str, Path]) -> None:

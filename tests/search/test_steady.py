@@ -1,17 +1,17 @@
 """An interrupt amid an operation of a storage in a file is raised behind it."""
 
+import dataclasses
 import signal
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 
 from ctxpeft.search import loop
 from ctxpeft.search.job import Job
-from ctxpeft.search.outcome import Row
 from ctxpeft.search.run import search
 from ctxpeft.search.steady import SteadyStorage, remembered, whole
 
@@ -52,12 +52,29 @@ def test_an_interrupt_that_python_drops_is_obeyed() -> None:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
+    class Storing:
+        def __del__(self) -> None:
+            with whole():
+                signal.raise_signal(signal.SIGINT)
+
     with remembered() as obey:
         obey()
         dropped = Dropped()
         del dropped
         with whole():  # what is stored meanwhile is stored
             pass
+        with pytest.raises(KeyboardInterrupt):
+            obey()
+    with remembered() as obey:  # behind what is stored the next is remembered too
+        with whole():
+            pass
+        dropped = Dropped()
+        del dropped
+        with pytest.raises(KeyboardInterrupt):
+            obey()
+    with remembered() as obey:  # and so is one that is dropped behind what a destructor stores
+        storing = Storing()
+        del storing
         with pytest.raises(KeyboardInterrupt):
             obey()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -70,29 +87,31 @@ def test_an_interrupt_that_python_drops_is_obeyed() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("amid", ["rows_of", "left_by_others"])
 def test_a_search_obeys_an_interrupt_that_python_drops(
-    tiny_job: Job, monkeypatch: pytest.MonkeyPatch
+    amid: str, tiny_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends behind the design that is trained, and goes on where it was."""
+    """It ends behind the design that is trained, be that the last one, and goes on where it was."""
 
     class Dropped:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    called: list[int] = []
-    real = loop.rows_of
+    called: list[str] = []
+    real = getattr(loop, amid)
 
-    def rows_of(trials: list[FrozenTrial]) -> list[Row]:
-        called.append(len(trials))
+    def dropping(*words: Any) -> Any:
+        called.append(amid)
         Dropped()
-        return real(trials)
+        return real(*words)
 
-    monkeypatch.setattr(loop, "rows_of", rows_of)
+    job = dataclasses.replace(tiny_job, out=tmp_path / "study")
+    monkeypatch.setattr(loop, amid, dropping)
     with pytest.raises(KeyboardInterrupt):
-        search(tiny_job)
-    assert len(called) == 1
+        search(job)
+    assert called == [amid]
     monkeypatch.undo()
-    assert len(search(tiny_job).rows) > 1
+    assert len(search(job).rows) > 1
 
 
 def test_a_heartbeat_that_fails_is_quiet(tmp_path: Path) -> None:
