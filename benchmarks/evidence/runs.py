@@ -16,7 +16,7 @@ from ctxpeft.analysis.compare import compare
 from ctxpeft.analysis.comparison import Comparison
 from ctxpeft.analysis.curve import Curve, data_curve
 from ctxpeft.errors import DataError
-from ctxpeft.tasks import TaskData, TaskSpec, build_task, load_task, on_files, with_settings
+from ctxpeft.tasks import TaskSpec, build_task, load_task, on_files, with_settings
 from ctxpeft.training import (
     Base,
     Bench,
@@ -180,11 +180,6 @@ def _file(data_root: Path, name: str) -> str:
     return str(path)
 
 
-def inputs(task: TaskData) -> list[str]:
-    """What the template of every example is filled with, in one text."""
-    return ["\n".join(example.values) for example in (*task.test, *task.train)]
-
-
 def _dilution(bench: Bench, result: Comparison, folder: Path, lengths: Sequence[int]) -> None:
     """What the memories of the first seed's adapters keep as the input grows, on the task's own inputs."""
     import ctxpeft
@@ -192,7 +187,8 @@ def _dilution(bench: Bench, result: Comparison, folder: Path, lengths: Sequence[
     from ctxpeft.analysis.diagnose._texts import windows
     from ctxpeft.hosts.handle import Handle
 
-    ids = windows(bench.base.tokenizer, inputs(bench.task), max(lengths), WINDOWS)
+    texts = [example.text for example in (*bench.task.test, *bench.task.train)]
+    ids = windows(bench.base.tokenizer, texts, max(lengths), WINDOWS)
     handles: dict[str, Handle] = {}
     try:
         for place, entry in enumerate(result.entries):

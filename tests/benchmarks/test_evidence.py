@@ -15,10 +15,9 @@ from benchmarks.evidence.__main__ import main
 from benchmarks.evidence.pages import parts, verdict
 from benchmarks.evidence.prepare import behind, fairytale_questions
 from benchmarks.evidence.prepare import write as write_rows
-from benchmarks.evidence.runs import inputs
 from benchmarks.evidence.tables import load_plan
 from ctxpeft.analysis.comparison import Comparison
-from ctxpeft.tasks import build_task, load_task, on_files, with_settings
+from ctxpeft.tasks import load_task
 from ctxpeft.training._job import Job
 from tests.tasks.tiny import tiny_model, tiny_task
 
@@ -322,15 +321,6 @@ def test_what_memories_keep_is_told_by_length(study: dict[str, Path], tmp_path: 
     kept.unlink()
     assert main([*on, str(tmp_path / "less")]) == 0
     assert "## Behind" not in (tmp_path / "less" / "reproduction.md").read_text()
-
-
-def test_inputs_hold_all_that_a_template_is_filled_with(study: dict[str, Path]) -> None:
-    data = study["out"] / study["model"].name / "behind" / "data"
-    spec = on_files(load_task("trec"), [str(data / "train-5.jsonl")], [str(data / "test-5.jsonl")])
-    task = build_task(with_settings(spec, {"template": "{context}\n" + str(spec.template)}))
-    row = json.loads((data / "test-5.jsonl").read_text().splitlines()[0])
-    assert {*inputs(task)[0].split("\n")} == {row["context"], row["text"]}
-    assert len(inputs(task)) == len(task.test) + len(task.train)
 
 
 def test_a_claim_is_judged_by_the_corrected_difference(study: dict[str, Path]) -> None:
