@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.evidence.archive import pack, unpack
-from benchmarks.evidence.tables import FILE, Plan, Size, load_plan
+from benchmarks.evidence.tables import FILE, Plan, Size, Table, load_plan
 from ctxpeft.cli._overrides import parse_overrides
 from ctxpeft.errors import CtxpeftError
 
@@ -92,28 +92,32 @@ def _list(plan: Plan) -> None:
 def _run(plan: Plan, given: Any) -> None:
     import torch
 
+    from benchmarks.evidence.checks import check
     from benchmarks.evidence.runs import Log, run_table
 
     torch.set_num_threads(given.threads)
     overrides = dict(parse_overrides(given.set))
     log = Log()
+    chosen: list[tuple[Table, str]] = []
     for table in plan.chosen(given.tables):
+        model = given.encoder if table.encoder else given.model
         if given.size and given.size not in table.sizes:
             if given.tables:
                 raise CtxpeftError(
                     f"the table {table.name} has no {given.size} size: {', '.join(table.sizes)}"
                 )
-            continue
-        sizes = [given.size] if given.size else table.sizes
-        model = given.encoder if table.encoder else given.model
-        if model is None:
+        elif model is None:
             option = "--encoder" if table.encoder else "--model"
             if given.tables:
                 raise CtxpeftError(f"the table {table.name} needs {option}")
             log.note(f"{table.name} is left out: no {option}")
-            continue
-        table = table.model_copy(update={"sizes": sizes})
-        run_table(table, model, given.dtype, given.data_root, given.out, overrides, log)
+        else:
+            sizes = [given.size] if given.size else table.sizes
+            chosen.append((table.with_settings(overrides).model_copy(update={"sizes": sizes}), model))
+    for table, _ in chosen:
+        check(table, given.data_root)
+    for table, model in chosen:
+        run_table(table, model, given.dtype, given.data_root, given.out, log)
 
 
 def _write(plan: Plan, out: Path, docs: Path) -> None:

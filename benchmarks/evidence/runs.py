@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.checks import file, training_config
 from benchmarks.evidence.prepare import behind, fairytale_questions, read, write
 from benchmarks.evidence.tables import Size, Table
 from ctxpeft.analysis.budget import at_budget
 from ctxpeft.analysis.compare import compare
 from ctxpeft.analysis.comparison import Comparison
 from ctxpeft.analysis.curve import Curve, data_curve
-from ctxpeft.errors import DataError
 from ctxpeft.tasks import TaskSpec, build_task, load_task, on_files, with_settings
 from ctxpeft.training import (
     Base,
     Bench,
     Method,
     Silent,
-    TrainingConfig,
     count_parameters,
     load_base,
     load_method,
@@ -62,22 +61,17 @@ def run_table(
     dtype: DType,
     data_root: Path,
     out: Path,
-    overrides: Mapping[str, Any],
     log: Log,
 ) -> None:
     """All sizes of one table into `out/MODEL/TABLE/SIZE`, what is found there kept.
 
-    overrides: `steps`, `seeds`, and settings of the task, for a short trial.
-
     Raises:
-        DataError: a file is not under the data root; and what `compare` raises.
+        SpecError, DataError: see `check`; and what `compare` raises.
     """
     folder = out / Path(model).name / table.name
-    given = dict(overrides)
-    steps, seeds = int(given.pop("steps", table.steps)), int(given.pop("seeds", table.seeds))
-    subject = Subject(table, model, dtype, data_root, {**table.settings, **given}, log)
-    config = TrainingConfig.model_validate({**table.training, "steps": steps})
-    options: dict[str, Any] = {"seeds": seeds, "config": config, "lr_sweep": True, "reporter": log}
+    subject = Subject(table, model, dtype, data_root, log)
+    config = training_config(table)
+    options: dict[str, Any] = {"seeds": table.seeds, "config": config, "lr_sweep": True, "reporter": log}
     for size in table.sizes:
         log.note(f"{table.name}, {size} size, on {Path(model).name}")
         if table.behind:
@@ -113,13 +107,12 @@ class Subject:
     model: str
     dtype: DType
     data_root: Path
-    settings: Mapping[str, Any]
     log: Log
     base: Base | None = None
 
     def bench(self, spec: TaskSpec) -> Bench:
         """The task on the model, with the unrelated text of the table."""
-        task = build_task(with_settings(spec, self.settings))
+        task = build_task(with_settings(spec, self.table.settings))
         if self.base is None:
             classes = len(task.labels) if task.spec.head == "classifier" else None
             self.base = load_base(self.model, self.dtype, classes=classes, pooling=task.spec.pooling)
@@ -128,7 +121,7 @@ class Subject:
         text = {
             "name": "unrelated",
             "kind": "language_modelling",
-            "test": [_file(self.data_root, name) for name in self.table.unrelated],
+            "test": [file(self.data_root, name) for name in self.table.unrelated],
             "test_limit": UNRELATED_TEXTS,
             "max_length": task.spec.max_length,
         }
@@ -148,9 +141,9 @@ class Subject:
 
 def _spec(table: Table, data_root: Path, folder: Path) -> TaskSpec:
     """The task on the table's files; questions are joined to their stories, once, in `folder/data`."""
-    files = [[_file(data_root, name) for name in names] for names in (table.train, table.test)]
+    files = [[file(data_root, name) for name in names] for names in (table.train, table.test)]
     if table.stories:
-        stories = [Path(_file(data_root, name)) for name in table.stories]
+        stories = [Path(file(data_root, name)) for name in table.stories]
         for names in files:
             for place, name in enumerate(names):
                 path = folder / "data" / Path(name).name
@@ -162,22 +155,15 @@ def _spec(table: Table, data_root: Path, folder: Path) -> TaskSpec:
 def _behind(table: Table, data_root: Path, folder: Path, words: int) -> TaskSpec:
     """The task with so many words of the text before every input, from files written once."""
     assert table.behind is not None
-    text = " ".join(str(row["text"]) for row in read(Path(_file(data_root, table.behind.text))))
+    text = " ".join(str(row["text"]) for row in read(Path(file(data_root, table.behind.text))))
     written: list[list[str]] = []
     for split, names in (("train", table.train), ("test", table.test)):
         path = folder / "data" / f"{split}-{words}.jsonl"
-        rows = [row for name in names for row in read(Path(_file(data_root, name)))]
+        rows = [row for name in names for row in read(Path(file(data_root, name)))]
         write(path, behind(rows, text, words))
         written.append([str(path)])
     spec = on_files(load_task(table.task), *written)
     return with_settings(spec, {"template": "{context}\n" + str(spec.template)}) if words else spec
-
-
-def _file(data_root: Path, name: str) -> str:
-    path = data_root / name
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: --data-root names the folder that holds {name}")
-    return str(path)
 
 
 def _dilution(bench: Bench, result: Comparison, folder: Path, lengths: Sequence[int]) -> None:

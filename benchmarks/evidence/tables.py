@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctxpeft.cli._overrides import set_path
 from ctxpeft.errors import SpecError, did_you_mean
+from ctxpeft.spec.explain import spec_error
 from ctxpeft.spec.load import load_variant
+from ctxpeft.spec.yaml_lines import Document, read_yaml
 from ctxpeft.training import BASELINES, Method, load_method
 
 FILE = Path(__file__).with_name("tables.yaml")
@@ -112,6 +113,16 @@ class Table(BaseModel):
         given = self.equal if size == "equal" and self.equal else self.variants
         return [Entry(use=e) if isinstance(e, str) else e for e in given]
 
+    def with_settings(self, given: Mapping[str, Any]) -> Table:
+        """With other `steps` and `seeds`; all else is a setting of the task. Raises SpecError."""
+        own = {key: given[key] for key in ("steps", "seeds") if key in given}
+        rest = {key: value for key, value in given.items() if key not in own}
+        data = {**self.model_dump(), **own, "settings": {**self.settings, **rest}}
+        try:
+            return Table.model_validate(data)
+        except ValidationError as error:
+            raise spec_error(error, Document(data, {}, "--set"), Table) from None
+
 
 class Plan(BaseModel):
     """All tables, in the order in which they run, and what cannot be tested on such models."""
@@ -119,7 +130,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tables: dict[str, Table]
-    untestable: list[str]
+    untestable: list[str] = Field(default_factory=list)
 
     def chosen(self, names: Sequence[str]) -> list[Table]:
         """The named tables, all where none is named. Raises SpecError with the nearest name for another."""
@@ -130,16 +141,27 @@ class Plan(BaseModel):
 
 
 def load_plan(path: Path = FILE) -> Plan:
-    """Read `tables.yaml`; every table gets the defaults it leaves out."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    defaults = data["defaults"]
-    tables = {
-        name: {
-            **defaults,
-            **table,
-            "name": name,
-            "training": {**defaults["training"], **table.get("training", {})},
-        }
-        for name, table in data["tables"].items()
-    }
-    return Plan.model_validate({"tables": tables, "untestable": data["untestable"]})
+    """Read a plan; every table gets the defaults it leaves out. Keys beside a plan's own hold what its tables repeat.
+
+    Raises SpecError in one sentence with the file and the line.
+    """
+    document = read_yaml(path)
+    given = document.data if isinstance(document.data, Mapping) else {}
+    plan = {key: given[key] for key in ("tables", "untestable") if key in given}
+    if isinstance(tables := given.get("tables"), Mapping):
+        plan["tables"] = {name: _filled(name, table, given.get("defaults")) for name, table in tables.items()}
+    try:
+        return Plan.model_validate(plan)
+    except ValidationError as error:
+        raise spec_error(error, Document(plan, document.lines, document.name), Plan) from None
+
+
+def _filled(name: str, table: Any, defaults: Any) -> Any:
+    """A table with the defaults; of `training`, key by key."""
+    if not isinstance(table, Mapping):
+        return table
+    filled = {**(defaults if isinstance(defaults, Mapping) else {}), **table, "name": name}
+    trainings = [of.get("training", {}) for of in (defaults, table) if isinstance(of, Mapping)]
+    if all(isinstance(training, Mapping) for training in trainings):
+        filled["training"] = {key: value for training in trainings for key, value in training.items()}
+    return filled

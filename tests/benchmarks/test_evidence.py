@@ -375,6 +375,66 @@ def test_mistakes_are_one_sentence(
     assert told in error
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"tables.few.taks": "trec"}, ": tables.few.taks: unknown key 'taks'; did you mean 'task'?"),
+        ({"tables": ["few"]}, ": tables: expected a mapping, found a list"),
+        ({"tables.few": 3}, ": tables.few: expected a mapping, found 3"),
+        ({"defaults.seeds": "five"}, ": tables.plain.seeds: expected a whole number, found 'five'"),
+        ({"defaults.training.batch_siz": 2}, "the table plain: training: batch_siz: unknown key"),
+        ({"tables.few.variants": ["prefix-tunning"]}, "did you mean 'prefix-tuning'?"),
+        ({"tables.few.variants": ["none", "none"]}, "the table few has two methods named 'none'"),
+        ({"tables.few.task": "trek"}, "'trek'; did you mean 'trec'?"),
+        ({"tables.few.settings": {"test_limi": 1}}, "did you mean 'test_limit'?"),
+        ({"tables.few.budget": "lora-qq"}, "did you mean 'lora-qv'?"),
+        ({"tables.plain.against": "prefix-3"}, "which it does not run; did you mean 'prefix-2'?"),
+        ({"tables.behind.behind.text": "story.jsonl"}, "holds story.jsonl"),
+    ],
+)
+def test_a_plan_is_checked_before_anything_runs(
+    change: dict[str, Any],
+    told: str,
+    tiny_model: Path,
+    study: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whichever table it is wrong in."""
+    plan = json.loads(json.dumps(PLAN))
+    for key, value in change.items():
+        *within, last = key.split(".")
+        at = plan
+        for part in within:
+            at = at[part]
+        at[last] = value
+    paths = {**study, "plan": tmp_path / "plan.yaml", "out": tmp_path / "out"}
+    paths["plan"].write_text(yaml.safe_dump(plan, sort_keys=False))
+    assert _run(paths) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: ")
+    assert told in error[0]
+    assert not paths["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("seeds=0", "--set: seeds: expected a whole number"),
+        ("steps=x", "--set: steps: expected a whole number, found 'x'"),
+        ("test_limi=3", "did you mean 'test_limit'?"),
+    ],
+)
+def test_a_setting_that_is_none(
+    setting: str, told: str, study: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {**study, "out": tmp_path / "out"}
+    assert _run(paths, "few", "--set", setting) == 2
+    assert told in capsys.readouterr().err
+    assert not paths["out"].exists()
+
+
 def test_stories_are_joined_to_their_questions(tmp_path: Path) -> None:
     write_rows(tmp_path / "stories.jsonl", [{"story": "s", "sections": ["one", "two", "three"]}])
     questions = [{"story": "s", "sections": "1, 3", "question": "q", "answers": ["a", "b"]}]
