@@ -29,6 +29,7 @@ from scripts.pages.marks import file
 from scripts.pages.mathml import lift, lower
 from scripts.pages.variants import variants
 from tests.pages import FENCE, PROGRAMS, Page, broken_links, commands
+from tests.published import write_published
 from tests.tasks.tiny import make_encoder, make_model, sentences, tiny_model, tiny_task, write_jsonl
 
 __all__ = ["tiny_model", "tiny_task"]
@@ -82,29 +83,8 @@ def _tables(page: Path) -> Page:
     with two methods."""
     make_model(Path("stories3M"))
     make_encoder(Path("all-MiniLM-L6-v2"))
-    kinds = ("abbreviation", "description", "entity", "human", "location", "number")
-    rows = {
-        "trec": [{"text": f"who saw {i} of it", "label": kinds[i % 6]} for i in range(60)],
-        "sst2": [{"text": f"we found {i} old", "label": ("positive", "negative")[i % 2]} for i in range(60)],
-    }
     for folder in (Path(), Path("data")):
-        for name, found in rows.items():
-            (folder / name).mkdir(parents=True)
-            for split, part in (("train", found[:36]), ("dev", found[36:48]), ("test", found[48:])):
-                write_jsonl(folder / name / f"{split}.jsonl", part)
-    Path("data/e2e").mkdir()
-    written = [
-        {"prompt": f"name : Fox {i} | food : plums", "completion": f"Fox {i} has plums ."} for i in range(60)
-    ]
-    write_jsonl(Path("data/e2e/valid.jsonl"), written)
-    lines = [f"lost my card {i},intent_{i % 3}\n" for i in range(60)]
-    for folder in (Path(), Path("data")):
-        (folder / "banking77").mkdir()
-        (folder / "banking77/train.csv").write_text("text,category\n" + "".join(lines))
-    Path("data/tinystories").mkdir()
-    write_jsonl(Path("data/tinystories/stories.jsonl"), [{"text": "the old fox saw a plum near it " * 40}])
-    Path("data/wikitext2").mkdir()
-    Path("data/wikitext2/valid.txt").write_text("the old fox saw some red plums near it " * 40)
+        write_published(folder)
     plan = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     plan["defaults"] = {
         **plan["defaults"],
