@@ -93,7 +93,13 @@ def _tables(page: Path) -> Page:
         "training": {"batch_size": 2, "eval_every": 0},
     }
     named = {"trec", *re.findall(r"benchmarks\.evidence run ([a-z][\w-]*)", page.read_text(encoding="utf-8"))}
-    few = {"variants": ["prefix-tuning-plus", "none"], "sizes": ["default"], "claims": [], "steps": 1}
+    few = {
+        "variants": ["prefix-tuning-plus", "none"],
+        "sizes": ["default"],
+        "against": None,
+        "claims": [],
+        "steps": 1,
+    }
     plan["tables"] = {name: {**plan["tables"][name], **few} for name in sorted(named)}
     Path("plan.yaml").write_text(yaml.safe_dump(plan))
     return Page(page, before={"python -m benchmarks.evidence": ["--plan", "plan.yaml"]})
