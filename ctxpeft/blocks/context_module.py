@@ -11,7 +11,7 @@ from ctxpeft.blocks.capture import Capture, Read, compute_dtype
 from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.one_query import OneQuery
 from ctxpeft.blocks.precision import FullPrecision
-from ctxpeft.blocks.products import add_into, added_mapped, repeated
+from ctxpeft.blocks.products import add_into, added_mapped, product, repeated
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -27,7 +27,8 @@ class ContextModule(FullPrecision):
     massed: it competes by a matrix with a mass.
     weighed: it is massed, or competes like one that is alone, but by the length of the input.
     adds: all it does is to add what it answers, and it looks at nothing of the content's attention.
-    short: it adds phi(q)^T M. one_product: that is one product a head.
+    short: it adds g phi(q')^T M, where the gate looks at q' and the hidden state at most. one_product: that is one
+    product a head, of q itself, ungated.
     aside: it adds the read of slots as they are, gated by parameters alone.
     """
 
@@ -87,12 +88,11 @@ class ContextModule(FullPrecision):
         self.weighed: bool = self.massed or (spec.merge == "compete_length" and own)
         self.short: bool = (
             spec.merge == "add"
-            and not self.gated
             and spec.normalizer == "none"
             and getattr(self.memory, "short", False)
-            and self.query.plain
             and spec.query.source in ("rotated", "unrotated")
             and self.heads is None
+            and self.looks_at.isdisjoint(("output", "log_mass"))
         )
         self.aside: bool = (
             spec.placement == "outside"
@@ -113,7 +113,8 @@ class ContextModule(FullPrecision):
             and self.looks_at.isdisjoint(("output", "log_mass"))
         )
         memory: Any = self.memory
-        self.one_product: bool = self.short and len(memory.factors()) == 1
+        self.bare: bool = self.query.plain and not self.gated
+        self.one_product: bool = self.short and self.bare and len(memory.factors()) == 1
         self.share = self.grouping.heads // self.grouping.groups
         self.rotated = spec.query.source == "rotated"
         if spec.merge == "compete_length":
@@ -157,19 +158,38 @@ class ContextModule(FullPrecision):
             n, m, gate = n * gate, gate[..., 0] if m is None else m * gate[..., 0], None
         return Read(n, m, c), gate
 
-    def add_to(self, output: Tensor, query: Tensor, into: bool = False) -> Tensor:
-        """o + phi(q)^T M of a module that is `short`, without a capture, in fp32 or wider: (B, T, H, dv), as o; q is
-        (B, H, T, d). With `into` o itself may be written to. What is trained must be `one_product`."""
+    def add_to(
+        self, output: Tensor, query: Tensor, into: bool = False, hidden: Tensor | None = None
+    ) -> Tensor:
+        """o + g phi(q')^T M of a module that is `short`, in fp32 or wider: (B, T, H, dv), as o; q is (B, H, T, d), the
+        hidden state (B, T, D). With `into` o itself may be written to. What is trained must be `one_product`."""
         parts: Any = self._modules
         dtype = self.dtype
         q = query if query.dtype == dtype else query.to(dtype)
         o = output if output.dtype == dtype else output.to(dtype)
         factors, phi = parts["memory"].factors(), parts["feature_map"].forward
-        if self.one_product and not (into and o.is_contiguous()):
+        if not self.bare:
+            q, gate = self._asked(q, output, hidden)
+            if gate is not None:
+                return torch.addcmul(o, gate, product(phi(q), factors, self.share, o))
+        if into and o.is_contiguous():
+            return add_into(o, phi(q), factors, self.share)
+        if len(factors) == 1:
             return added_mapped(o, q, repeated(factors[0], self.share), phi)
-        if not (o.is_contiguous() and (into or o is not output)):
-            o = o.clone(memory_format=torch.contiguous_format)
-        return add_into(o, phi(q), factors, self.share)
+        return o + product(phi(q), factors, self.share, o)
+
+    def _asked(self, q: Tensor, output: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """q' (B, H, T, d), and the gate by token, (B, T, H, 1 or dv), None where there is none."""
+        parts: Any = self._modules
+        batch, heads, tokens, _ = q.shape
+        asked = q if heads == self.grouping.heads else q.reshape(1, self.grouping.heads, tokens, -1)
+        if not self.query.plain:
+            asked = parts["query"].of(asked)
+        gate: Tensor | None = None
+        if self.gated:
+            there = None if hidden is None else Capture(output=output, hidden=hidden[:, None])
+            gate = self._by_token(parts["gate"](there, asked), batch, heads)
+        return asked.reshape(batch, heads, tokens, -1), gate
 
     def add_read(
         self, output: Tensor, query: Tensor, pairs: tuple[Tensor, Tensor], into: bool = False
@@ -185,7 +205,6 @@ class ContextModule(FullPrecision):
         read = self._by_token(self.grouping.unfold(read, tokens), batch, heads)
         o = output.to(self.dtype)
         gate: Tensor | None = parts["gate"](None, q) if self.gated else None
-        into = into or o is not output
         if gate is None:
             return o.add_(read) if into else o + read
         gate = self._by_token(gate, batch, heads)

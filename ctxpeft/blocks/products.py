@@ -70,10 +70,23 @@ def add_into(o: Tensor, x: Tensor, factors: Sequence[Tensor], share: int) -> Ten
             x = torch.bmm(x, factor)
         o.view(count, heads, out).transpose(0, 1).add_(x)
     else:
-        for factor in factors:
-            x = grouped(x.reshape(batch, sets, share * tokens, -1), factor)
-        o.add_(x.reshape(batch, heads, tokens, out).transpose(1, 2))
+        o.add_(product(x, factors, share, o))
     return o
+
+
+def product(x: Tensor, factors: Sequence[Tensor], share: int, o: Tensor) -> Tensor:
+    """x A ... W of each head, (B, T, H, v) as o; x, W and `share` are those of `add_into`."""
+    batch, tokens, heads, out = o.shape
+    sets = len(factors[0])
+    if tokens == 1 and sets * share == batch * heads:
+        x = x.reshape(sets, share, -1)
+        for factor in factors:
+            x = torch.bmm(x, factor)
+        return x.view(o.shape)
+    x = x.reshape(batch, sets, share * tokens, -1)
+    for factor in factors:
+        x = grouped(x, factor)
+    return x.reshape(batch, heads, tokens, out).transpose(1, 2)
 
 
 def added_mapped(o: Tensor, q: Tensor, weight: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:

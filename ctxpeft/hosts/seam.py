@@ -295,7 +295,7 @@ class Seam:
             output, weights = run_backend(module, config, query, key, value, mask, options)
         if calls:
             capture = self._capture(output.transpose(1, 2), cast(Content, content), None)
-        into, o = ours and not trains and not calls, output
+        into, o = ours and not trains and not calls and not _transformed(), output
         for one in short.adding:
             plain = one.one_product if trains else one.short or one.aside
             if not plain:
@@ -303,7 +303,11 @@ class Seam:
                 o = one.add(o, capture if one.grouping.heads == query.shape[1] else one_row(capture))
                 continue
             q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
-            o = one.add_to(o, q, into) if one.short else one.add_read(o, q, self._pairs(one, query), into)
+            o = (
+                one.add_to(o, q, into, self.hidden)
+                if one.short
+                else one.add_read(o, q, self._pairs(one, query), into)
+            )
         return o if o.dtype == output.dtype else o.to(output.dtype), weights
 
     def _pairs(self, module: ContextModule, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -436,6 +440,12 @@ class Seam:
         if states.ndim == 3 or self.entered is None:
             return states.transpose(0, 1).contiguous() if turned else states
         return states.reshape(*self.entered.shape[:2], -1)
+
+
+def _transformed() -> bool:
+    """Whether `torch.vmap` or another transform of functions runs: in it some tensors take many values, and what takes
+    one cannot be written to with them."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
 
 
 def _once(function: Callable[[], Tensor]) -> Callable[[], Tensor]:

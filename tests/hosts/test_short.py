@@ -32,6 +32,21 @@ def module(source: str = "rotated", **more: Any) -> dict[str, Any]:
     return plain | {"memory": {"kind": "matrix"}} | more
 
 
+SLOTS = {"kind": "slots", "count": 3}
+TOKEN = {"kind": "token", "activation": "sigmoid"}
+ASKED: list[dict[str, Any]] = [
+    {},
+    {"norm": "rms", "learned_temperature": True},
+    {"norm": "l2", "scale": "inverse_sqrt"},
+]
+GATES: list[dict[str, Any]] = [
+    {},
+    {"gate": {"kind": "constant", "value": 0.3}},
+    {"gate": {"kind": "scalar", "per": "layer"}},
+    {"gate": {"kind": "scalar", "per": "channel"}},
+    {"gate": {**TOKEN, "source": "query"}},
+    {"gate": {**TOKEN, "source": "hidden", "activation": "tanh"}},
+]
 MEMORIES: list[dict[str, Any]] = [
     {},
     {"per": "kv_head"},
@@ -47,9 +62,9 @@ def counted() -> Iterator[list[int]]:
     calls: list[int] = []
     real = ContextModule.add_to
 
-    def add_to(self: ContextModule, output: Tensor, query: Tensor, *into: bool) -> Tensor:
+    def add_to(self: ContextModule, output: Tensor, query: Tensor, *more: Any) -> Tensor:
         calls.append(1)
-        return real(self, output, query, *into)
+        return real(self, output, query, *more)
 
     with patch.object(ContextModule, "add_to", add_to):
         yield calls
@@ -117,6 +132,8 @@ def test_the_short_way_trains_as_the_long_one(
     ),
     sources=st.lists(st.sampled_from(["rotated", "unrotated"]), min_size=2, max_size=2),
     memories=st.lists(st.sampled_from(MEMORIES), min_size=2, max_size=2),
+    asked=st.lists(st.sampled_from(ASKED), min_size=2, max_size=2),
+    gates=st.lists(st.sampled_from(GATES), min_size=2, max_size=2),
     rows=st.integers(1, 3),
     tokens=st.integers(1, 7),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
@@ -126,14 +143,16 @@ def test_the_short_way_says_what_the_long_one_says(
     kinds: list[str],
     sources: list[str],
     memories: list[dict[str, Any]],
+    asked: list[dict[str, Any]],
+    gates: list[dict[str, Any]],
     rows: int,
     tokens: int,
     dtype: torch.dtype,
     eager: bool,
 ) -> None:
     modules = [
-        module(s, feature_map={"kind": k}, memory={"kind": "matrix", **m})
-        for s, k, m in zip(sources, kinds, memories, strict=False)
+        module(feature_map={"kind": k}, memory={"kind": "matrix", **m}, query={"source": s, **a}, **g)
+        for s, k, m, a, g in zip(sources, kinds, memories, asked, gates, strict=False)
     ]
     model, _ = adapted(modules, dtype)
     if eager:
@@ -148,8 +167,6 @@ def test_the_short_way_says_what_the_long_one_says(
     torch.testing.assert_close(found, long_way(model, ids), rtol=limit, atol=limit)
 
 
-SLOTS = {"kind": "slots", "count": 3}
-TOKEN = {"kind": "token", "activation": "sigmoid"}
 ADDED: list[dict[str, Any]] = [
     module(memory={"kind": "matrix", "form": "diagonal"}),
     module(memory={"kind": "matrix", "form": "low_rank", "rank": 2}),
@@ -315,7 +332,10 @@ def test_backward_hooks_on_its_parts_are_called(part: str, kind: str) -> None:
 
 def test_what_hooks_are_shown_is_the_content_before_any_merge() -> None:
     """Also behind others that were added, with the log-mass that a hook may ask for."""
-    one = [{"placement": "outside", "memory": {"kind": "vector"}}, module(gate={"kind": "scalar"})]
+    one = [
+        {"placement": "outside", "memory": {"kind": "vector"}},
+        module(memory={"kind": "matrix", "form": "diagonal"}),
+    ]
     model, _ = adapted([module(), *one])
 
     def shown() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -339,7 +359,16 @@ def test_what_hooks_are_shown_is_the_content_before_any_merge() -> None:
 
 
 @pytest.mark.parametrize(
-    "one", [module(gate={"kind": "scalar"}), {"placement": "outside", "memory": {"kind": "vector"}}]
+    "one",
+    [
+        module(),
+        module(memory={"kind": "matrix", "form": "low_rank", "rank": 2}),
+        module(query={"source": "rotated", "norm": "rms", "learned_temperature": True}),
+        module(gate={"kind": "scalar"}),
+        module(gate={**TOKEN, "source": "hidden"}),
+        {"placement": "outside", "memory": {"kind": "vector"}},
+        {"placement": "outside", "memory": SLOTS},
+    ],
 )
 def test_many_values_of_the_parameters_at_once(one: dict[str, Any]) -> None:
     """`torch.vmap` over an adapter."""

@@ -64,8 +64,18 @@ def row_by_row(model: nn.Module, rows: list[str], ids: Tensor, mask: Tensor) -> 
     return torch.cat(found)
 
 
+ASKED = {"source": "rotated", "norm": "rms", "learned_temperature": True}
+GATED = [
+    MATRIX | {"query": ASKED},
+    MATRIX | {"gate": {"kind": "scalar", "per": "layer"}},
+    MATRIX
+    | {"query": ASKED, "gate": {"kind": "token", "source": "query"}}
+    | {"memory": {"kind": "matrix", "per": "kv_head", "form": "low_rank", "rank": 2}},
+]
+
+
 @pytest.mark.parametrize(
-    "modules", [[slots()], [slots(), MATRIX], [MATRIX, MATRIX], *([one] for one in WEIGHED)]
+    "modules", [[slots()], [slots(), MATRIX], [MATRIX, MATRIX], *([one] for one in (*WEIGHED, *GATED))]
 )
 @pytest.mark.parametrize("rows", ["abc", "aba", "aaa"])
 @pytest.mark.parametrize("padded", [False, True])
