@@ -27,8 +27,7 @@ class ContextModule(FullPrecision):
     massed: it competes by a matrix with a mass.
     weighed: it is massed, or competes like one that is alone, but by the length of the input.
     adds: all it does is to add what it answers, and it looks at nothing of the content's attention.
-    short: it adds g phi(q')^T M, where the gate looks at q' and the hidden state at most. one_product: that is one
-    product a head, of q itself, ungated.
+    short: what it adds is g phi(q')^T M. one_product: that is one product a head, of q itself, ungated.
     aside: it adds the read of slots as they are, gated by parameters alone.
     """
 
@@ -86,13 +85,17 @@ class ContextModule(FullPrecision):
             and self.heads is None
         )
         self.weighed: bool = self.massed or (spec.merge == "compete_length" and own)
+        self.adds: bool = (
+            spec.placement == "outside"
+            and spec.merge == "add"
+            and self.heads is None
+            and self.looks_at.isdisjoint(("output", "log_mass"))
+        )
         self.short: bool = (
-            spec.merge == "add"
+            self.adds
             and spec.normalizer == "none"
             and getattr(self.memory, "short", False)
             and spec.query.source in ("rotated", "unrotated")
-            and self.heads is None
-            and self.looks_at.isdisjoint(("output", "log_mass"))
         )
         self.aside: bool = (
             spec.placement == "outside"
@@ -105,12 +108,6 @@ class ContextModule(FullPrecision):
             and spec.query.source in ("rotated", "unrotated")
             and self.heads is None
             and self.grouping.order is None
-        )
-        self.adds: bool = (
-            spec.placement == "outside"
-            and spec.merge == "add"
-            and self.heads is None
-            and self.looks_at.isdisjoint(("output", "log_mass"))
         )
         memory: Any = self.memory
         self.bare: bool = self.query.plain and not self.gated

@@ -388,6 +388,20 @@ def test_many_values_of_the_parameters_at_once(one: dict[str, Any]) -> None:
     assert not torch.allclose(found[0], found[1])
 
 
+@pytest.mark.parametrize(
+    "one", [{"gate": {"kind": "scalar"}}, {"query": {"source": "rotated", "norm": "rms"}}]
+)
+def test_what_trains_a_gate_or_a_query_is_computed_again(one: dict[str, Any]) -> None:
+    """In training these go the way on which a GPU does not keep what the map makes."""
+    model, handle = adapted([module(**one)])
+    with counted() as calls:
+        gradients(model, handle, IDS)
+    assert not calls
+    with counted() as calls, torch.no_grad():
+        model(IDS)
+    assert len(calls) == len(model.model.layers)
+
+
 def test_a_parametrized_matrix_goes_the_long_way() -> None:
     model, _ = adapted([module()])
     before = long_way(model, IDS)
