@@ -390,6 +390,9 @@ def test_mistakes_are_one_sentence(
         ({"tables.few.budget": "lora-qq"}, "did you mean 'lora-qv'?"),
         ({"tables.plain.against": "prefix-3"}, "which it does not run; did you mean 'prefix-2'?"),
         ({"tables.behind.behind.text": "story.jsonl"}, "holds story.jsonl"),
+        ({"tables.few.unrelated": ["texts.txt"]}, "holds texts.txt"),
+        ({"tables.few.stories": ["tales.jsonl"]}, "holds tales.jsonl"),
+        ({"tables.few.test": ["tests.jsonl"]}, "holds tests.jsonl"),
     ],
 )
 def test_a_plan_is_checked_before_anything_runs(
