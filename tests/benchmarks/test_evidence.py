@@ -117,6 +117,8 @@ def test_the_shipped_tables_are_sound() -> None:
             assert all(claim.than == table.against for claim in table.claims if claim.of)
             assert table.against in {entry.method().name for entry in table.entries("default")}
         assert table.encoder == (spec.head == "classifier")
+    assert plan.tables["sst2"].training == {"batch_size": 16, "eval_every": 0}
+    assert plan.tables["e2e"].training == {"batch_size": 16, "eval_every": 0, "group_by_length": True}
     asked = {"trec", "sst2", "banking77", "e2e", "goemotions", "webnlg", "feature-maps", "prefix-length"}
     assert asked < set(plan.tables)
 
