@@ -28,7 +28,7 @@ DEVICES = ("cpu", "cuda", "mps", "xpu")
 class Plan(NamedTuple):
     """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass.
 
-    quiet: it began where nobody else has a say: no gradients, routing, instrument, autocast or compiler.
+    quiet: it began where nobody else has a say: no gradients, routing, instrument, autocast, compiler or transform.
     """
 
     names: tuple[str, ...]
@@ -111,7 +111,7 @@ class Controller:
     def _is_quiet(self, facts: Pass | None) -> bool:
         if torch.is_grad_enabled() or self.routed is not None or torch.compiler.is_compiling():
             return False
-        if facts is None or self.watch is not None or self.recording is not None:
+        if facts is None or self.watch is not None or self.recording is not None or transformed():
             return False
         return not any(map(torch.is_autocast_enabled, DEVICES))
 
@@ -147,6 +147,12 @@ class Controller:
             yield
         finally:
             self.silenced.remove(name)
+
+
+def transformed() -> bool:
+    """Whether `torch.vmap` or another transform of functions runs: in it some tensors take many values, and what takes
+    one cannot be written to with them."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
 
 
 def controller_of(model: nn.Module, create: bool = False) -> Controller:

@@ -23,7 +23,7 @@ from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, implementation, is_plain, renamed, run_backend
 from ctxpeft.hosts.content import Content
-from ctxpeft.hosts.controller import Controller, Plan
+from ctxpeft.hosts.controller import Controller, Plan, transformed
 from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.divided import Divided
 from ctxpeft.hosts.fused import applicable, attention_with_mass, question
@@ -295,7 +295,8 @@ class Seam:
             output, weights = run_backend(module, config, query, key, value, mask, options)
         if calls:
             capture = self._capture(output.transpose(1, 2), cast(Content, content), None)
-        into, o = ours and not trains and not calls and not _transformed(), output
+        into = ours and not trains and not calls and (self.plan.quiet or not transformed())
+        o = output
         for one in short.adding:
             plain = one.one_product if trains else one.short or one.aside
             if not plain:
@@ -440,12 +441,6 @@ class Seam:
         if states.ndim == 3 or self.entered is None:
             return states.transpose(0, 1).contiguous() if turned else states
         return states.reshape(*self.entered.shape[:2], -1)
-
-
-def _transformed() -> bool:
-    """Whether `torch.vmap` or another transform of functions runs: in it some tensors take many values, and what takes
-    one cannot be written to with them."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
 
 
 def _once(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
