@@ -384,7 +384,7 @@ def test_mistakes_are_one_sentence(
         ({"tables": ["few"]}, ": tables: expected a mapping, found a list"),
         ({"tables.few": 3}, ": tables.few: expected a mapping, found 3"),
         ({"defaults.seeds": "five"}, ": tables.plain.seeds: expected a whole number, found 'five'"),
-        ({"defaults.training.batch_siz": 2}, "the table plain: training: batch_siz: unknown key"),
+        ({"tables.few.training": {"batch_siz": 2}}, "the table few: training: batch_siz: unknown key"),
         ({"tables.few.variants": ["prefix-tunning"]}, "did you mean 'prefix-tuning'?"),
         ({"tables.few.variants": ["none", "none"]}, "the table few has two methods named 'none'"),
         ({"tables.few.task": "trek"}, "'trek'; did you mean 'trec'?"),
