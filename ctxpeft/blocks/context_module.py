@@ -27,7 +27,8 @@ class ContextModule(FullPrecision):
     massed: it competes by a matrix with a mass.
     weighed: it is massed, or competes like one that is alone, but by the length of the input.
     adds: all it does is to add what it answers, and it looks at nothing of the content's attention.
-    short: what it adds is g phi(q')^T M. one_product: that is one product a head, of q itself, ungated.
+    bare: it asks q itself, without a gate.
+    short: what it adds is g phi(q')^T M. one_product: that is one product a head, and it is bare.
     aside: it adds the read of slots as they are, gated by parameters alone.
     """
 
@@ -176,17 +177,18 @@ class ContextModule(FullPrecision):
         return o + product(phi(q), factors, self.share, o)
 
     def _asked(self, q: Tensor, output: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """q' (B, H, T, d), and the gate by token, (B, T, H, 1 or dv), None where there is none."""
+        """q' (B, H, T, d), of rows side by side (1, B H, T, d), and the gate by token, (B, T, H, 1 or dv), None where
+        there is none."""
         parts: Any = self._modules
         batch, heads, tokens, _ = q.shape
-        asked = q if heads == self.grouping.heads else q.reshape(1, self.grouping.heads, tokens, -1)
+        if heads != self.grouping.heads:
+            q = q.reshape(1, self.grouping.heads, tokens, -1)
         if not self.query.plain:
-            asked = parts["query"].of(asked)
-        gate: Tensor | None = None
-        if self.gated:
-            there = None if hidden is None else Capture(output=output, hidden=hidden[:, None])
-            gate = self._by_token(parts["gate"](there, asked), batch, heads)
-        return asked.reshape(batch, heads, tokens, -1), gate
+            q = parts["query"].of(q)
+        if not self.gated:
+            return q, None
+        there = None if hidden is None else Capture(output=output, hidden=hidden[:, None])
+        return q, self._by_token(parts["gate"](there, q), batch, heads)
 
     def add_read(
         self, output: Tensor, query: Tensor, pairs: tuple[Tensor, Tensor], into: bool = False
@@ -194,17 +196,13 @@ class ContextModule(FullPrecision):
         """o + g softmax(scaling q K^T) V of a module that is `aside`, as `add_to`; K (G, P, d) and V (G, P, dv) are its
         `pairs`. Nothing is trained."""
         parts: Any = self._modules
-        q = query.to(self.dtype)
-        batch, heads, tokens, width = q.shape
-        if heads != self.grouping.heads:
-            q = q.reshape(1, self.grouping.heads, tokens, width)
+        batch, heads, tokens, _ = query.shape
+        q, gate = self._asked(query.to(self.dtype), output, None)
         read = parts["memory"].softmax_read(self.grouping.fold(q), *pairs)
         read = self._by_token(self.grouping.unfold(read, tokens), batch, heads)
         o = output.to(self.dtype)
-        gate: Tensor | None = parts["gate"](None, q) if self.gated else None
         if gate is None:
             return o.add_(read) if into else o + read
-        gate = self._by_token(gate, batch, heads)
         return o.addcmul_(gate, read) if into else torch.addcmul(o, gate, read)
 
     def beside_mass(self, asked: OneQuery) -> Tensor:
