@@ -114,11 +114,10 @@ def write_page(docs: Path, plan: Plan) -> Path:
         "",
         *_claims(found),
         "",
-        "**What cannot be tested here.**",
-        "",
-        *(f"- {sentence}" for sentence in plan.untestable),
-        "",
     ]
+    if plan.untestable:
+        sentences = (f"- {sentence}" for sentence in plan.untestable)
+        lines += ["**What cannot be tested here.**", "", *sentences, ""]
     told: set[tuple[str, str]] = set()
     for part in found:
         if (part.table.name, part.model) not in told:

@@ -294,6 +294,10 @@ def test_what_has_finished_becomes_a_page(study: dict[str, Path], tmp_path: Path
         assert str(study["model"].parent) not in file.read_text()
     assert main([*on[:4], str(tmp_path / "nothing"), *on[5:]]) == 0
     assert (tmp_path / "reproduction.md").read_text() == page
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump({**PLAN, "untestable": []}))
+    assert main(["--plan", str(tmp_path / "bare.yaml"), *on[2:]]) == 0
+    assert "cannot be tested" in page
+    assert "cannot be tested" not in (tmp_path / "reproduction.md").read_text()
 
 
 def test_what_memories_keep_is_told_by_length(study: dict[str, Path], tmp_path: Path) -> None:
