@@ -1,6 +1,7 @@
 """The kernels of torch that tell the log-sum-exp beside the output, under one call.
 
-All take q (B, H, T, d), k and v (B, G, S, d), and an additive mask broadcast to (B, H, T, S) or None.
+All take q (B, H, T, d), k and v (B, G, S, d), and an additive mask broadcast to (B, H, T, S) or None. They read rows of
+numbers that lie side by side, which torch's own call of attention sees to; here what lies otherwise is copied.
 Each backward reads rowsum(do * o) from the `o` it is handed, which `ctxpeft.blocks.attention` relies on.
 """
 
@@ -51,14 +52,14 @@ class Cpu:
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         o, mass = torch._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, causal, attn_mask=mask, scale=scaling
+            rows(q), rows(k), rows(v), 0.0, causal, attn_mask=mask, scale=scaling
         )
         return o, mass, ()
 
     def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
         q, k, v, mask = tensors
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            do, q, k, v, o, mass, 0.0, causal, attn_mask=mask, scale=scaling
+            do, rows(q), rows(k), rows(v), o, mass, 0.0, causal, attn_mask=mask, scale=scaling
         )
 
 
@@ -70,12 +71,12 @@ class Flash:
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         o, mass, *rest, _ = aten._scaled_dot_product_flash_attention(
-            q, k, v, 0.0, causal, False, scale=scaling
+            rows(q), rows(k), rows(v), 0.0, causal, False, scale=scaling
         )
         return o, mass, tuple(rest)
 
     def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
-        q, k, v, _ = tensors
+        q, k, v = map(rows, tensors[:3])
         cum_q, cum_k, max_q, max_k, seed, offset = rest
         return aten._scaled_dot_product_flash_attention_backward(
             do, q, k, v, o, mass, cum_q, cum_k, max_q, max_k, 0.0, causal, seed, offset, scale=scaling
@@ -91,7 +92,7 @@ class Efficient:
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
         o, mass, seed, offset = aten._scaled_dot_product_efficient_attention(
-            q, k, v, bias, True, 0.0, causal, scale=scaling
+            rows(q), rows(k), rows(v), bias, True, 0.0, causal, scale=scaling
         )
         return o, mass[..., : q.shape[2]], (seed, offset)  # the kernel rounds T up to a block
 
@@ -101,8 +102,13 @@ class Efficient:
         wanted = [True, True, True, False]
         mass = functional.pad(mass, (0, -mass.shape[2] % 32), value=torch.inf)
         return aten._scaled_dot_product_efficient_attention_backward(
-            do, q, k, v, bias, o, mass, *rest, 0.0, wanted, causal, scale=scaling
+            do, rows(q), rows(k), rows(v), bias, o, mass, *rest, 0.0, wanted, causal, scale=scaling
         )[:3]
+
+
+def rows(t: Tensor) -> Tensor:
+    """t, whose last axis lies side by side in memory."""
+    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 CPU, FLASH, EFFICIENT = Cpu(), Flash(), Efficient()
