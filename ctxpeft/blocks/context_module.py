@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.blocks.capture import Capture, Read, compute_dtype
+from ctxpeft.blocks.feature_maps.elementwise import Elementwise
 from ctxpeft.blocks.grouping import Grouping
 from ctxpeft.blocks.one_query import OneQuery
 from ctxpeft.blocks.precision import FullPrecision
-from ctxpeft.blocks.products import add_into, added_mapped, product, repeated
+from ctxpeft.blocks.products import add_into, add_one, added_mapped, product, repeated
 from ctxpeft.blocks.query import Query
 from ctxpeft.spec.blocks import SiteShape
 from ctxpeft.spec.module import ModuleSpec
@@ -162,19 +163,24 @@ class ContextModule(FullPrecision):
         """o + g phi(q')^T M of a module that is `short`, in fp32 or wider: (B, T, H, dv), as o; q is (B, H, T, d), the
         hidden state (B, T, D). With `into` o itself may be written to. What is trained must be `one_product`."""
         parts: Any = self._modules
-        dtype = self.dtype
+        dtype, share, there = self.dtype, self.share, parts["feature_map"]
+        phi = there.function if type(there) is Elementwise else there.forward
+        if into and self.one_product and query.dtype is dtype is output.dtype and output.is_contiguous():
+            matrix = parts["memory"]._parameters["matrix"]
+            if query.shape[2] == 1 and matrix.shape[0] * share == query.shape[0] * query.shape[1]:
+                return add_one(output, phi(query), matrix, share)
         q = query if query.dtype == dtype else query.to(dtype)
         o = output if output.dtype == dtype else output.to(dtype)
-        factors, phi = parts["memory"].factors(), parts["feature_map"].forward
+        factors = parts["memory"].factors()
         if not self.bare:
             q, gate = self._asked(q, output, hidden)
             if gate is not None:
-                return torch.addcmul(o, gate, product(phi(q), factors, self.share, o))
+                return torch.addcmul(o, gate, product(phi(q), factors, share, o))
         if into and o.is_contiguous():
-            return add_into(o, phi(q), factors, self.share)
+            return add_into(o, phi(q), factors, share)
         if len(factors) == 1:
-            return added_mapped(o, q, repeated(factors[0], self.share), phi)
-        return o + product(phi(q), factors, self.share, o)
+            return added_mapped(o, q, repeated(factors[0], share), phi)
+        return o + product(phi(q), factors, share, o)
 
     def _asked(self, q: Tensor, output: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """q' (B, H, T, d), of rows side by side (1, B H, T, d), and the gate by token, (B, T, H, 1 or dv), None where

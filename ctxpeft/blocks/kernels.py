@@ -15,6 +15,8 @@ from torch.nn import functional
 
 aten = torch.ops.aten
 HALVES = (torch.float16, torch.bfloat16)
+TYPES = (torch.float32, torch.float64, torch.bfloat16)
+"""Those of the kernel on the CPU."""
 
 
 class Kernel(Protocol):
@@ -51,15 +53,16 @@ class Cpu:
     contiguous = False
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
+        q, k, v = rows(q, k, v)
         o, mass = torch._scaled_dot_product_flash_attention_for_cpu(
-            rows(q), rows(k), rows(v), 0.0, causal, attn_mask=mask, scale=scaling
+            q, k, v, 0.0, causal, attn_mask=mask, scale=scaling
         )
         return o, mass, ()
 
     def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
-        q, k, v, mask = tensors
+        q, k, v = rows(*tensors[:3])
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            do, rows(q), rows(k), rows(v), o, mass, 0.0, causal, attn_mask=mask, scale=scaling
+            do, q, k, v, o, mass, 0.0, causal, attn_mask=tensors[3], scale=scaling
         )
 
 
@@ -70,13 +73,14 @@ class Flash:
     contiguous = True
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
+        q, k, v = rows(q, k, v)
         o, mass, *rest, _ = aten._scaled_dot_product_flash_attention(
-            rows(q), rows(k), rows(v), 0.0, causal, False, scale=scaling
+            q, k, v, 0.0, causal, False, scale=scaling
         )
         return o, mass, tuple(rest)
 
     def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
-        q, k, v = map(rows, tensors[:3])
+        q, k, v = rows(*tensors[:3])
         cum_q, cum_k, max_q, max_k, seed, offset = rest
         return aten._scaled_dot_product_flash_attention_backward(
             do, q, k, v, o, mass, cum_q, cum_k, max_q, max_k, 0.0, causal, seed, offset, scale=scaling
@@ -91,24 +95,27 @@ class Efficient:
 
     def forward(self, q, k, v, mask, causal, scaling):  # type: ignore[no-untyped-def]
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
+        q, k, v = rows(q, k, v)
         o, mass, seed, offset = aten._scaled_dot_product_efficient_attention(
-            rows(q), rows(k), rows(v), bias, True, 0.0, causal, scale=scaling
+            q, k, v, bias, True, 0.0, causal, scale=scaling
         )
         return o, mass[..., : q.shape[2]], (seed, offset)  # the kernel rounds T up to a block
 
     def backward(self, do, tensors, o, mass, rest, causal, scaling):  # type: ignore[no-untyped-def]
-        q, k, v, mask = tensors
+        (q, k, v), mask = rows(*tensors[:3]), tensors[3]
         bias = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
         wanted = [True, True, True, False]
         mass = functional.pad(mass, (0, -mass.shape[2] % 32), value=torch.inf)
         return aten._scaled_dot_product_efficient_attention_backward(
-            do, rows(q), rows(k), rows(v), bias, o, mass, *rest, 0.0, wanted, causal, scale=scaling
+            do, q, k, v, bias, o, mass, *rest, 0.0, wanted, causal, scale=scaling
         )[:3]
 
 
-def rows(t: Tensor) -> Tensor:
-    """t, whose last axis lies side by side in memory."""
-    return t if t.stride(-1) == 1 else t.contiguous()
+def rows(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v, the last axis of each side by side in memory."""
+    if q.stride(3) == k.stride(3) == v.stride(3) == 1:
+        return q, k, v
+    return q.contiguous(), k.contiguous(), v.contiguous()
 
 
 CPU, FLASH, EFFICIENT = Cpu(), Flash(), Efficient()
@@ -122,7 +129,7 @@ def kernel_for(
     On CUDA rows and masks must be aligned: widths and, under a mask, the number of keys are multiples of 8.
     """
     if device.type in ("cpu", "meta"):
-        return CPU if dtype in (torch.float32, torch.float64, torch.bfloat16) else None
+        return CPU if dtype in TYPES else None
     if device.type != "cuda" or width % 8 or dtype not in (torch.float32, *HALVES):
         return None
     if masked:

@@ -57,13 +57,12 @@ def add_into(o: Tensor, x: Tensor, factors: Sequence[Tensor], share: int) -> Ten
     """o += x A ... W, of each head; o is contiguous, and no gradient passes. Shapes are those of `added`; `share` heads
     in a row have one matrix, so that W is (H / share, w, v). W may also be that of each row, where T is 1."""
     batch, tokens, heads, out = o.shape
-    count, sets = batch * tokens, len(factors[0])
-    *before, last = factors
+    count, sets = batch * tokens, factors[0].shape[0]
     if tokens == 1 and sets * share == batch * heads:
-        x, there = x.reshape(sets, share, -1), o.view(sets, share, out)
-        for factor in before:
+        x = x.reshape(sets, share, -1)
+        for factor in factors[:-1]:
             x = torch.bmm(x, factor)
-        torch.baddbmm(there, x, last, out=there)  # not baddbmm_, whose FLOPs torch does not count
+        add_one(o, x, factors[-1], share)
     elif share == 1:  # a compiler takes no `out` with strides
         x = x.transpose(0, 1).reshape(heads, count, -1)
         for factor in factors:
@@ -74,10 +73,20 @@ def add_into(o: Tensor, x: Tensor, factors: Sequence[Tensor], share: int) -> Ten
     return o
 
 
+def add_one(o: Tensor, x: Tensor, weight: Tensor, share: int) -> Tensor:
+    """o += x W of one query a row, as `add_into`; there are as many W (G, w, v) as `share` heads in a row need."""
+    sets, width, out = weight.shape
+    there = o.view(sets, share, out)
+    torch.baddbmm(
+        there, x.reshape(sets, share, width), weight, out=there
+    )  # torch does not count baddbmm_'s FLOPs
+    return o
+
+
 def product(x: Tensor, factors: Sequence[Tensor], share: int, o: Tensor) -> Tensor:
     """x A ... W of each head, (B, T, H, v) as o; x, W and `share` are those of `add_into`."""
     batch, tokens, heads, out = o.shape
-    sets = len(factors[0])
+    sets = factors[0].shape[0]
     if tokens == 1 and sets * share == batch * heads:
         x = x.reshape(sets, share, -1)
         for factor in factors:

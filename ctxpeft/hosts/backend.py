@@ -88,10 +88,20 @@ def implementation(config: Any) -> str:
     return str(config._attn_implementation_internal)
 
 
+def names_sdpa(config: Any) -> bool:
+    """Whether that is sdpa, past what configs do where an attribute is read. Not for a compiler."""
+    return bool(object.__getattribute__(config, "_attn_implementation_internal") == "sdpa")
+
+
+def unchanged() -> bool:
+    """Whether transformers' own function for sdpa is registered."""
+    return ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
+
+
 def is_plain(config: Any) -> bool:
     """Whether a config asks for transformers' own function for sdpa. It does not look at the module's config, and what
     it returns is nobody else's."""
-    return implementation(config) == "sdpa" and ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
+    return implementation(config) == "sdpa" and unchanged()
 
 
 def run_backend(

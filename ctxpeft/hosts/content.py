@@ -57,8 +57,7 @@ class Content:
 
     def scaling(self) -> float:
         """The factor on the content scores."""
-        told = self.options.get("scaling")
-        return float(self.query.shape[-1] ** -0.5 if told is None else told)
+        return scaling(self.query, self.options)
 
     def key_count(self) -> Tensor:
         """Visible content keys of each query, broadcastable to (B, Hq, Tq)."""
@@ -121,6 +120,12 @@ class Content:
             return visible
         padding = functional.pad(self.mask.bool(), (0, length - known))
         return visible & padding[:, None, None]
+
+
+def scaling(query: Tensor, options: dict[str, Any]) -> float:
+    """The factor on the scores of a call of the attention interface."""
+    told = options.get("scaling")
+    return float(query.shape[-1] ** -0.5 if told is None else told)
 
 
 def seen(mask: Tensor, length: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxpeft.errors import HostError, did_you_mean
+from ctxpeft.hosts.backend import unchanged
 from ctxpeft.hosts.rows import Rows
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ DEVICES = ("cpu", "cuda", "mps", "xpu")
 class Plan(NamedTuple):
     """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass.
 
-    quiet: it began where nobody else has a say: no gradients, routing, instrument, autocast, compiler or transform.
+    quiet: it began where nobody else has a say: no gradients, routing, instrument, autocast, compiler or transform, and
+    transformers' own function for sdpa.
     """
 
     names: tuple[str, ...]
@@ -65,7 +67,11 @@ class Plan(NamedTuple):
     def continues(self) -> bool | None:
         """Whether the pass goes on with a cache; None where nothing may be kept from pass to pass: with gradients,
         under a compiler, where only the device knows, in a part of the model that was called by itself."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.facts is None:
+        if (
+            self.facts is None
+            or torch.is_grad_enabled()
+            or (not self.quiet and torch.compiler.is_compiling())
+        ):
             return None
         length = self.facts.length
         return length > 0 if isinstance(length, int) else None
@@ -113,7 +119,7 @@ class Controller:
             return False
         if facts is None or self.watch is not None or self.recording is not None or transformed():
             return False
-        return not any(map(torch.is_autocast_enabled, DEVICES))
+        return unchanged() and not any(map(torch.is_autocast_enabled, DEVICES))
 
     def watch_at(self, layer: int | None) -> Watch | None:
         """Who is told what the modules of a layer contribute, None for nobody."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ctxpeft.blocks.attention import Question, attention, serves
+from ctxpeft.blocks.kernels import TYPES
 from ctxpeft.blocks.precision import autocasts
 from ctxpeft.hosts.content import Content, seen
 
@@ -27,6 +28,27 @@ def plain(mask: Any, options: dict[str, Any]) -> bool:
         and told("cache") is None
         and (mask is None or (isinstance(mask, Tensor) and mask.ndim == 4))
         and not told("dropout")
+    )
+
+
+def one_query(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: dict[str, Any]) -> Tensor | None:
+    """(B, 1, Hq, d) of a call of the interface for one query a row that sees every key: by the kernel that sdpa would
+    choose on a CPU, bit for bit, without the way there. None where the way is needed; no gradient passes."""
+    batch, heads, tokens, width = query.shape
+    if tokens != 1 or mask is not None or not query.is_cpu or not plain(mask, options):
+        return None
+    shape, dtype = key.shape, query.dtype
+    if shape[0] != batch or shape[2] == 0 or shape[3] != width or heads % shape[1] or value.shape != shape:
+        return None
+    if dtype not in TYPES or not dtype is key.dtype is value.dtype or options.get("output_attentions"):
+        return None
+    if not query.stride(3) == key.stride(3) == value.stride(3) == 1:
+        return None
+    if not torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
+        return None
+    scale = options.get("scaling")
+    return torch._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale)[0].transpose(
+        1, 2
     )
 
 
@@ -51,14 +73,14 @@ def prepared(
 
 
 def attention_with_mass(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, mask: Any, causal: bool, scaling: float
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, mask: Any, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Content attention o (B, Hq, T, dv) and L (B, Hq, T).
 
     query (B, Hq, T, d); key and value (B, Hkv, S, d). `causal` is for the case without a mask. Rows that see nothing
     get L = -inf, where the kernel says 0.
     """
-    output, mass = attention(*prepared(query, key, value, mask, causal), causal, scaling)
+    output, mass = attention(*prepared(query, key, value, mask, causal), causal, scale)
     if visible is not None and not causal:
         mass = mass.masked_fill(~visible.any(-1), -torch.inf)
     return output, mass

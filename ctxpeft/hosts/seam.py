@@ -21,12 +21,12 @@ from ctxpeft.blocks.precision import autocasts
 from ctxpeft.blocks.side_by_side import one_row
 from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
-from ctxpeft.hosts.backend import SEAM, implementation, is_plain, renamed, run_backend
+from ctxpeft.hosts.backend import SEAM, implementation, is_plain, names_sdpa, renamed, run_backend
 from ctxpeft.hosts.content import Content
 from ctxpeft.hosts.controller import Controller, Plan, transformed
 from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.divided import Divided
-from ctxpeft.hosts.fused import applicable, attention_with_mass, question
+from ctxpeft.hosts.fused import applicable, attention_with_mass, one_query, question
 from ctxpeft.hosts.needs import Need, needs
 from ctxpeft.hosts.replay import bound, keys_and_values
 from ctxpeft.hosts.short import Short, beside
@@ -66,6 +66,7 @@ class Seam:
         self.arguments: dict[str, Any] = {}
         self.needs: set[Need] | None = None
         self.at_output = self.later = False
+        self.ready: tuple[tuple[str, ...], Short | None] = ((), None)
         self.removers: list[Callable[[], None]] = []
 
     @classmethod
@@ -119,7 +120,7 @@ class Seam:
 
     def _watch(self) -> None:
         """Register the hooks that the modules here need, and no others."""
-        layer = self.layer
+        layer, self.ready = self.layer, ((), None)
         sites = (self.attention_site, self.ffn_site, self.residual_site)
         modules = [module for site in sites for name in site.adapters for module in site.modules_of(name)]
         self.at_output = any(module.spec.site == "attention_output" for module in modules)
@@ -200,15 +201,18 @@ class Seam:
     ) -> tuple[Tensor, Tensor | None]:
         """The host's attention with the memories merged in: out (B, T, Hq, dv) and the content weights, if any."""
         self.attended = True
-        controller, carried, tried = self.controller, options.pop(PLAN, None), False
-        plans = controller.plans if carried is None and controller.recording is None else ()
-        if plans and plans[-1].quiet and not torch.is_grad_enabled():
-            self.plan = plans[-1]
-            known = self.attention_site.known.get((self.plan.names, "head"))
-            if known is not None and known.short is not None and known.short.is_bare():
-                tried, done = True, self._shortly(module, known.short, query, key, value, mask, options)
+        controller, plans, tried = self.controller, self.controller.plans, False
+        alone = controller.recording is None and not self.carries and not torch.is_grad_enabled()
+        if alone and plans and plans[-1].quiet:
+            self.plan = plan = plans[-1]
+            if plan.names is not self.ready[0]:
+                self.ready = plan.names, self.attention_site.acts(plan.names, "head").short
+            short = self.ready[1]
+            if short is not None and short.is_bare(False):
+                tried, done = True, self._quietly(module, short, query, key, value, mask, options)
                 if done is not None:
                     return done
+        carried = options.pop(PLAN, None)
         if carried is not None:
             self.plan = carried
         elif not self.enters:
@@ -267,6 +271,38 @@ class Seam:
             return Divided.side_by_side(acts.acting, plan, query.shape[0], query.device).short
         return short if short is None or short.is_bare() else None
 
+    def _quietly(
+        self,
+        module: nn.Module,
+        short: Short,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """What `_shortly` returns, in a pass that is quiet."""
+        if short.calls or not names_sdpa(self.original_config):
+            return self._shortly(module, short, query, key, value, mask, options)
+        output: Tensor | None
+        if short.competing is not None:
+            output = beside(short.competing, module, query, key, value, mask, options, self._pairs)
+            if output is None:
+                return None
+        else:
+            output = one_query(query, key, value, mask, options)
+            if output is None:
+                output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+        o = output
+        for one in short.adding:
+            q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
+            o = (
+                one.add_to(o, q, True, self.hidden)
+                if one.short
+                else one.add_read(o, q, self._pairs(one, query), True)
+            )
+        return o if o.dtype is output.dtype else o.to(output.dtype), None
+
     def _shortly(
         self,
         module: nn.Module,
@@ -282,11 +318,13 @@ class Seam:
         ours = is_plain(config)
         calls = short.calls or (trains and not all(one.one_product for one in short.adding))
         content = capture = weights = None
-        if calls or competing is not None:
+        if calls:
             content = Content(module, query, key, mask, options, implementation(config))
         output: Tensor | None
         if competing is not None:
-            output = beside(competing, cast(Content, content), value, self._pairs) if ours else None
+            if not ours:
+                return None
+            output = beside(competing, module, query, key, value, mask, options, self._pairs)
             if output is None:
                 return None
         elif ours:
@@ -381,7 +419,7 @@ class Seam:
             self.projecting = False
 
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if self.layer.wiring is not None and not self.attended and self.controller.plan().names:
+        if not self.attended and self.layer.wiring is not None and self.controller.plan().names:
             raise HostError(
                 f"the attention of {self.layer.name} ({type(self.layer.attention).__name__}) did not call "
                 "transformers' attention interface in this pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -27,10 +28,9 @@ class ElementwiseSpec(FeatureMapSpec):
 class Elementwise(nn.Module):
     """A parameterless map; holds the function, not the spec."""
 
-    def __init__(self, function: object) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.function(x)  # type: ignore[operator]
-        return y
+        return self.function(x)
