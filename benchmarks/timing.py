@@ -61,9 +61,17 @@ class Times:
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, seed: int = 0
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    seed: int = 0,
+    before: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Times]:
-    """Run every function once to warm up, then in every round once, in random order. `floor` is what ratios are to."""
+    """Run every function once to warm up, then in every round once, in random order. `floor` is what ratios are to.
+
+    `before` runs each time ahead of the function of its name, off the clock: what another left in the caches of the
+    processor is not the cost of this one.
+    """
     draw = random.Random(seed)
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in functions}
     for function in functions.values():
@@ -75,6 +83,8 @@ def interleaved(
             order = list(functions)
             draw.shuffle(order)
             for name in order:
+                if before is not None:
+                    before[name]()
                 wall, cpu = _timed(functions[name], device)
                 found[name][0].append(wall)
                 found[name][1].append(cpu)

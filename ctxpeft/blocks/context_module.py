@@ -31,6 +31,7 @@ class ContextModule(FullPrecision):
     bare: it asks q itself, without a gate.
     short: what it adds is g phi(q')^T M. one_product: that is one product a head, and it is bare.
     aside: it adds the read of slots as they are, gated by parameters alone.
+    count: heads in scope. as_it_is: its query is the source.
     """
 
     heads: Tensor | None
@@ -114,7 +115,9 @@ class ContextModule(FullPrecision):
         memory: Any = self.memory
         self.bare: bool = self.query.plain and not self.gated
         self.one_product: bool = self.short and self.bare and len(memory.factors()) == 1
-        self.share = self.grouping.heads // self.grouping.groups
+        self.count = self.grouping.heads
+        self.share = self.count // self.grouping.groups
+        self.as_it_is: bool = self.query.plain
         self.rotated = spec.query.source == "rotated"
         if spec.merge == "compete_length":
             self.length_bias = nn.Parameter(torch.full((len(shape.heads), 1), spec.length_bias))
@@ -187,9 +190,9 @@ class ContextModule(FullPrecision):
         there is none."""
         parts: Any = self._modules
         batch, heads, tokens, _ = q.shape
-        if heads != self.grouping.heads:
-            q = q.reshape(1, self.grouping.heads, tokens, -1)
-        if not self.query.plain:
+        if heads != self.count:
+            q = q.reshape(1, self.count, tokens, -1)
+        if not self.as_it_is:
             q = parts["query"].of(q)
         if not self.gated:
             return q, None
@@ -203,10 +206,11 @@ class ContextModule(FullPrecision):
         `pairs`. Nothing is trained."""
         parts: Any = self._modules
         batch, heads, tokens, _ = query.shape
-        q, gate = self._asked(query.to(self.dtype), output, None)
-        read = parts["memory"].softmax_read(self.grouping.fold(q), *pairs)
-        read = self._by_token(self.grouping.unfold(read, tokens), batch, heads)
-        o = output.to(self.dtype)
+        dtype, grouping = self.dtype, parts["grouping"]
+        q, gate = self._asked(query if query.dtype == dtype else query.to(dtype), output, None)
+        read = parts["memory"].softmax_read(grouping.fold(q), *pairs)
+        read = self._by_token(grouping.unfold(read, tokens), batch, heads)
+        o = output if output.dtype == dtype else output.to(dtype)
         if gate is None:
             return o.add_(read) if into else o + read
         return o.addcmul_(gate, read) if into else torch.addcmul(o, gate, read)
@@ -214,9 +218,9 @@ class ContextModule(FullPrecision):
     def beside_mass(self, asked: OneQuery) -> Tensor:
         """(B, 1, Hq, dv) of one softmax over the content and a module that is `massed`, of one query a row."""
         parts: Any = self._modules
-        q = asked.q.to(self.dtype)
-        if not self.query.plain:
-            q = self.query.of(q)
+        q = asked.q if asked.q.dtype == self.dtype else asked.q.to(self.dtype)
+        if not self.as_it_is:
+            q = parts["query"].of(q)
         matrix, z = parts["memory"].with_mass()
         return asked.beside_mass(parts["feature_map"].forward(q), matrix, z, self.share)
 
@@ -230,8 +234,8 @@ class ContextModule(FullPrecision):
     def _by_token(self, t: Tensor, batch: int, heads: int) -> Tensor:
         """(B, H, T, v), or that of all rows side by side, (1, B H, T, v), -> (B, T, H, v); an axis along which all is
         the same may stay one."""
-        if heads != self.grouping.heads:
-            t = t.expand(1, self.grouping.heads, -1, -1).reshape(batch, heads, *t.shape[2:])
+        if heads != self.count:
+            t = t.expand(1, self.count, -1, -1).reshape(batch, heads, *t.shape[2:])
         return t.transpose(1, 2)
 
     def pairs(self, capture: Capture) -> tuple[Tensor, Tensor]:

@@ -71,12 +71,13 @@ class OneQuery(NamedTuple):
             return None
         if of_rows:
             key, value = (t.view(batch, groups, *t.shape[1:]) for t in (key, value))
+        elif batch == 1:
+            key, value = key[None], value[None]
         else:
             key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         if more is None and self._copies(key):
             key, value = torch.cat((key, self.k), 2), torch.cat((value, self.v), 2)
-            one = self._replace(k=key, v=value)
-            return one._whole(one._content()[1])
+            return self._whole(self.kernel.forward(self._rows(), key, value, None, False, self.scaling)[0])
         q, o, of_content = self._content()
         r, of_slots, _ = self.beside.forward(q, key, value, None, False, self.scaling)
         if more is not None:
@@ -87,7 +88,7 @@ class OneQuery(NamedTuple):
         """(B, 1, Hq, d) beside x^T M of mass x^T z: x (B, Hq, 1, w) >= 0, M (G, w, d) and z (G, w, 1) of `share` heads
         in a row each, of each row's heads if there are so many. Where nothing has mass, o is left as it is."""
         _, o, of_content = self._content()
-        x = x.reshape(-1, len(matrix), share, x.shape[3])
+        x = x.reshape(-1, matrix.shape[0], share, x.shape[3])
         n, m = grouped(x, matrix).reshape(o.shape), grouped(x, z).reshape(*o.shape[:3], 1)
         whole = torch.exp(of_content)[..., None] + m
         whole = whole.clamp_min(torch.finfo(whole.dtype).tiny)  # n - m o is 0 there
@@ -112,17 +113,23 @@ class OneQuery(NamedTuple):
 
     def _content(self) -> tuple[Tensor, Tensor, Tensor]:
         """q and o (B, Hkv, Hq / Hkv, d), in `wide`, and L (B, Hkv, Hq / Hkv)."""
-        groups, rows = self.groups()
-        q = self.q.reshape(self.q.shape[0], groups, rows, self.q.shape[3])
-        mask = None if self.mask is None else self.mask.expand(-1, -1, rows, -1)
+        q, wide = self._rows(), self.wide
+        mask = None if self.mask is None else self.mask.expand(-1, -1, q.shape[2], -1)
         o, mass, _ = self.kernel.forward(q, self.k, self.v, mask, False, self.scaling)
         if self.blind is not None:
             mass = mass.masked_fill(self.blind, -torch.inf)
-        return q.to(self.wide), o.to(self.wide), mass
+        return (q, o, mass) if q.dtype == wide else (q.to(wide), o.to(wide), mass)
+
+    def _rows(self) -> Tensor:
+        """q (B, Hkv, Hq / Hkv, d)."""
+        q, groups = self.q, self.k.shape[1]
+        batch, heads, _, width = q.shape
+        return q.reshape(batch, groups, heads // groups, width)
 
     def _whole(self, o: Tensor) -> Tensor:
         batch, heads, _, width = self.q.shape
-        return o.reshape(batch, 1, heads, width).to(self.q.dtype)
+        o = o.reshape(batch, 1, heads, width)
+        return o if o.dtype == self.q.dtype else o.to(self.q.dtype)
 
 
 def log_count(keys: int, visible: Tensor | None, dtype: torch.dtype) -> Tensor | float:

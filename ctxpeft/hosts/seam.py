@@ -339,7 +339,7 @@ class Seam:
             plain = one.one_product if trains else one.short or one.aside
             if not plain:
                 assert capture is not None
-                o = one.add(o, capture if one.grouping.heads == query.shape[1] else one_row(capture))
+                o = one.add(o, capture if one.count == query.shape[1] else one_row(capture))
                 continue
             q = query if one.rotated else cast(Tensor, self._unrotated_or(query))
             o = (

@@ -122,5 +122,5 @@ def _beside_one(
         keys = key.shape[2]
         count = log_count(keys, None if mask is None else seen(mask, keys), module.dtype)
         more = module.length_bias.reshape(-1, *asked.groups()) + count
-    of_rows = module.grouping.heads != query.shape[1]
+    of_rows = module.count != query.shape[1]
     return asked.beside_slots(pairs(module, query), of_rows, more)
