@@ -31,9 +31,9 @@ class Grouping(nn.Module):
                 f"scope.heads takes unequal numbers of heads from the groups of per '{per}'; "
                 "take the same number from each, or use per 'query_head' or 'layer'"
             )
-        order = sorted(range(self.heads), key=lambda h: groups[h])
-        moved = order != list(range(self.heads))
-        inverse = sorted(range(self.heads), key=lambda i: order[i])
+        moved = groups != sorted(groups)
+        order = sorted(range(self.heads), key=lambda h: groups[h]) if moved else []
+        inverse = sorted(range(self.heads), key=lambda i: order[i]) if moved else []
         self.trivial = self.groups == self.heads and not moved
         self.register_buffer(
             "order", torch.tensor(order, device=shape.device) if moved else None, persistent=False

@@ -29,7 +29,7 @@ DEVICES = ("cpu", "cuda", "mps", "xpu")
 class Plan(NamedTuple):
     """The adapters that act, in order; with routing, the adapter of each row of the batch; the facts of the pass.
 
-    quiet: it began where nobody else has a say: no gradients, routing, instrument, autocast, compiler or transform, and
+    quiet: it began where nobody else has a say: no gradients, instrument, autocast, compiler or transform, and
     transformers' own function for sdpa.
     """
 
@@ -115,7 +115,7 @@ class Controller:
         return Plan(names, self.routed, facts, self._is_quiet(facts))
 
     def _is_quiet(self, facts: Pass | None) -> bool:
-        if torch.is_grad_enabled() or self.routed is not None or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
         if facts is None or self.watch is not None or self.recording is not None or transformed():
             return False

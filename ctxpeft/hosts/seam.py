@@ -35,6 +35,7 @@ from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
 PLAN = "ctxpeft_plan"
 IDLE = Plan(())
+NOTHING = None, Acts({}, {}, [], False, False)
 
 
 class Seam:
@@ -66,7 +67,7 @@ class Seam:
         self.arguments: dict[str, Any] = {}
         self.needs: set[Need] | None = None
         self.at_output = self.later = False
-        self.ready: tuple[tuple[str, ...], Short | None] = ((), None)
+        self.ready: tuple[tuple[str, ...] | None, Acts] = NOTHING
         self.removers: list[Callable[[], None]] = []
 
     @classmethod
@@ -120,7 +121,7 @@ class Seam:
 
     def _watch(self) -> None:
         """Register the hooks that the modules here need, and no others."""
-        layer, self.ready = self.layer, ((), None)
+        layer, self.ready = self.layer, NOTHING
         sites = (self.attention_site, self.ffn_site, self.residual_site)
         modules = [module for site in sites for name in site.adapters for module in site.modules_of(name)]
         self.at_output = any(module.spec.site == "attention_output" for module in modules)
@@ -206,9 +207,15 @@ class Seam:
         if alone and plans and plans[-1].quiet:
             self.plan = plan = plans[-1]
             if plan.names is not self.ready[0]:
-                self.ready = plan.names, self.attention_site.acts(plan.names, "head").short
-            short = self.ready[1]
-            if short is not None and short.is_bare(False):
+                self.ready = plan.names, self.attention_site.acts(plan.names, "head")
+            acts = self.ready[1]
+            if plan.rows is None:
+                short = acts.short
+                if short is not None and not short.is_bare(False):
+                    short = None
+            else:
+                short = self._short(acts, plan, query) if acts.brief and acts.acting else None
+            if short is not None:
                 tried, done = True, self._quietly(module, short, query, key, value, mask, options)
                 if done is not None:
                     return done
