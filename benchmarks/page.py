@@ -31,6 +31,7 @@ The *floor* is the frozen model, with gradients down to the input embeddings in 
 run in the same process on the same weights, in every round each once, in an order drawn anew; a ratio is taken within
 a round. Told are the median over the rounds and, in brackets, the quartiles. CPU time is that of the process: it leaves
 out the time in which others had the core, so it is what targets are judged by on a CPU; on a GPU it is wall time.
+Before the tokens that are timed each subject decodes one that is not.
 Models named `llama-...` have random weights: `llama-3M` the shape of stories3M (6 layers, width 192), `llama-26M` 8
 layers of width 512, `llama-100M` 12 of width 768, all with grouped queries. Bytes of files and numbers of parameters
 are checked against the [cost model](reference/cli.md) by the command, which stops where they differ. Tables of
