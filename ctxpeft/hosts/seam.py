@@ -19,7 +19,6 @@ from ctxpeft.blocks.capture import Capture
 from ctxpeft.blocks.context_module import ContextModule
 from ctxpeft.blocks.precision import autocasts
 from ctxpeft.blocks.side_by_side import one_row
-from ctxpeft.blocks.states import TextStates
 from ctxpeft.errors import HostError
 from ctxpeft.hosts.backend import SEAM, implementation, is_plain, names_sdpa, renamed, run_backend
 from ctxpeft.hosts.content import Content
@@ -28,8 +27,9 @@ from ctxpeft.hosts.discover import Layer
 from ctxpeft.hosts.divided import Divided
 from ctxpeft.hosts.fused import applicable, attention_with_mass, one_query, question
 from ctxpeft.hosts.needs import Need, needs
-from ctxpeft.hosts.replay import bound, keys_and_values
+from ctxpeft.hosts.replay import bound
 from ctxpeft.hosts.short import Short, beside
+from ctxpeft.hosts.sight import Sight
 from ctxpeft.hosts.site import Acts, Behind, Site, joined, merge
 from ctxpeft.hosts.spots import entered, first_tensor, with_first
 
@@ -38,17 +38,14 @@ IDLE = Plan(())
 NOTHING = None, Acts({}, {}, [], False, False)
 
 
-class Seam:
+class Seam(Sight):
     """The hooks in one layer. Plain object: parameters live in `Site` submodules of the host's own modules."""
 
     def __init__(self, layer: Layer, controller: Controller) -> None:
-        self.layer, self.controller = layer, controller
-        self.plan = Plan(())
-        self.hidden: Tensor | None = None
-        self.unrotated: Tensor | None = None
+        super().__init__(layer)
+        self.controller = controller
         self.behind: Behind | None = None
         self.attended = False
-        self.projecting = False
         self.can_carry = layer.first is not layer.attention and all(
             _takes_any_keyword(module) for module in (layer.first, layer.attention)
         )
@@ -62,9 +59,6 @@ class Seam:
         self.entered: Tensor | None = None
         self.entered_ffn: Tensor | None = None
         self.original_config: Any = None
-        wiring = layer.wiring
-        self.replays = wiring is not None and wiring.replays and (wiring.key is None or wiring.value is None)
-        self.arguments: dict[str, Any] = {}
         self.needs: set[Need] | None = None
         self.at_output = self.later = False
         self.ready: tuple[tuple[str, ...] | None, Acts] = NOTHING
@@ -356,75 +350,6 @@ class Seam:
             )
         return o if o.dtype == output.dtype else o.to(output.dtype), weights
 
-    def _pairs(self, module: ContextModule, query: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of slots that look at nothing of the text."""
-        memory: Any = module._modules["memory"]
-        if memory.alone:
-            found: tuple[Tensor, Tensor] = memory.own_pairs(self.plan.continues)
-            return found
-        return module.pairs(self._around(query))
-
-    def _around(self, output: Tensor, **more: Any) -> Capture:
-        """What does not depend on the text, and `more`."""
-        return Capture(
-            output=output,
-            project_kv=self._project_kv,
-            rotate_back=self._rotate_back,
-            prompt_kv=self._prompt_kv,
-            projections=None if self.replays else self.layer.projections,
-            continues=self.plan.continues(),
-            **more,
-        )
-
-    def _capture(self, output: Tensor, content: Content, mass: Tensor | None) -> Capture:
-        """What the modules at the heads may look at; L is asked of the content where no kernel told it."""
-        query = content.query
-        return self._around(
-            output,
-            hidden=None if self.hidden is None else self.hidden[:, None],
-            rotated=query,
-            unrotated=self._unrotated_or(query),
-            log_mass=_once(content.log_mass) if mass is None else lambda: mass,
-            key_count=content.key_count,
-            positions=self.plan.positions,
-        )
-
-    def _unrotated_or(self, query: Tensor) -> Tensor | None:
-        """q before RoPE, if it was seen. A model without weights does not show it: there another of the same shape."""
-        if self.unrotated is not None:
-            return self.layer.unrotated(self.unrotated)
-        return query.clone() if query.is_meta else None
-
-    def _states(self, capture: Capture, key: Tensor, value: Tensor) -> TextStates:
-        """What this layer computed for the one row of this pass."""
-        hidden, arguments = self.hidden, self.arguments
-
-        def unrotated() -> Tensor:
-            assert hidden is not None
-            return self._project(hidden[0], arguments)[0]
-
-        return TextStates(key[0], unrotated, value[0], capture)
-
-    def _rotate_back(self, key: Tensor, by: int) -> Tensor:
-        assert self.layer.rotary is not None
-        return self.layer.rotary.turn(key, -by)
-
-    def _prompt_kv(self, owner: nn.Module) -> tuple[Tensor, Tensor]:
-        return self.plan.known().prompts[owner][self.layer.index]
-
-    def _project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._project(x, self.arguments)
-
-    def _project(self, x: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        self.projecting = True
-        try:
-            if self.replays:
-                attention = self.layer.attention
-                return keys_and_values(attention, arguments, x.to(self.layer.weight().dtype))
-            return self.layer.project_kv(x)
-        finally:
-            self.projecting = False
-
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> Any:
         if not self.attended and self.layer.wiring is not None and self.controller.plan().names:
             raise HostError(
@@ -486,18 +411,6 @@ class Seam:
         if states.ndim == 3 or self.entered is None:
             return states.transpose(0, 1).contiguous() if turned else states
         return states.reshape(*self.entered.shape[:2], -1)
-
-
-def _once(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same tensor for everyone who asks."""
-    kept: list[Tensor] = []
-
-    def ask() -> Tensor:
-        if not kept:
-            kept.append(function())
-        return kept[0]
-
-    return ask
 
 
 def _holder(module: nn.Module) -> nn.Module:

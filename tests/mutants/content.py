@@ -67,7 +67,7 @@ MUTANTS = (
     Mutant(
         "content scaling forgotten",
         READ,
-        "self.query.shape[-1] ** -0.5 if told is None else told",
+        "query.shape[-1] ** -0.5 if told is None else told",
         "1.0",
         CONTENT,
     ),

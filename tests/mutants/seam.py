@@ -6,13 +6,14 @@ from tests.mutants.mutant import Mutant, mixed, shipped
 
 SOURCES = ("tests/hosts/test_sources.py",)
 SEAM = "hosts/seam.py"
+SIGHT = "hosts/sight.py"
 PROJECTED = ("tests/hosts/test_projected.py", "-k", "identity and gpt2")
 
 MUTANTS = (
-    Mutant("reads another token's query", SEAM, "rotated=query,", "rotated=query.flip(2),", mixed("causal")),
+    Mutant("reads another token's query", SIGHT, "rotated=query,", "rotated=query.flip(2),", mixed("causal")),
     Mutant(
         "reads another row's hidden state",
-        SEAM,
+        SIGHT,
         "hidden=None if self.hidden is None else self.hidden[:, None],",
         "hidden=None if self.hidden is None else self.hidden.flip(0)[:, None],",
         mixed("rows-are-separate-batches"),
