@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import ctxpeft
 from ctxpeft.hosts import seam
@@ -102,3 +103,24 @@ def test_a_decoded_token_goes_this_way(variant):
         assert asked.call_count == 3 * layers
         wanted = model(ids).logits[:, -1]
     assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["prefix-tuning-plus", "llama-adapter"])
+def test_another_function_for_sdpa_is_heard(variant):
+    """Between two tokens too."""
+    model = tiny_model("llama")
+    perturb(ctxpeft.attach(model, variant))
+    ids = torch.tensor([[5, 9, 11, 4]])
+    heard = []
+
+    def theirs(*args, **options):
+        heard.append(args[1].shape[2])
+        return sdpa_attention_forward(*args, **options)
+
+    with torch.no_grad():
+        cache = model(ids[:, :-1]).past_key_values
+        model(ids[:, -1:], past_key_values=cache)
+        with patch.dict(ALL_ATTENTION_FUNCTIONS._global_mapping, {"sdpa": theirs}):
+            model(ids[:, -1:], past_key_values=cache)
+        model(ids[:, -1:], past_key_values=cache)
+    assert heard == [1] * len(model.model.layers)
