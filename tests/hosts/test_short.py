@@ -300,3 +300,19 @@ def test_what_trains_a_gate_or_a_query_is_computed_again(one: dict[str, Any]) ->
     with counted() as calls, torch.no_grad():
         model(IDS)
     assert len(calls) == len(model.model.layers)
+
+
+def test_a_module_that_comes_later_is_heard_in_the_next_pass() -> None:
+    """The adapters that act are the same; what was chosen for them is chosen anew."""
+    model, _ = adapted([module()])
+    other, _ = adapted([module("unrotated")])
+    seams, theirs = model.__dict__["_ctxpeft"].seams, other.__dict__["_ctxpeft"].seams
+    with torch.no_grad():
+        alone = model(IDS).logits
+        assert torch.equal(model(IDS).logits, alone)
+        for index, one in seams.items():
+            (more,) = theirs[index].attention_site.modules_of("default")
+            one.add("default", "1", more)
+        both = model(IDS).logits
+    assert not torch.allclose(both, alone, atol=1e-6)
+    assert torch.allclose(both, long_way(model, IDS), atol=1e-9)
